@@ -1,0 +1,350 @@
+package peer
+
+import (
+	"container/heap"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"meshd/keys"
+	"meshd/nat-traversal"
+	"meshd/peer/hello"
+	"meshd/peer/probe"
+	"meshd/peer/udp"
+	"meshd/peer/wireguard"
+)
+
+const (
+	probeQueue     = 512
+	handshakeQueue = 1024
+	strangerQueue  = 256
+	// underLoadAt is an eighth of the handshake queue (WireGuard paper, 5.3;
+	// DESIGN.md, decision 1): beyond it initiations must show a cookie.
+	underLoadAt = handshakeQueue / 8
+	// underLoadFor is how long that lasts after the queue was last that full.
+	underLoadFor = time.Second
+)
+
+// Observer is told what the engine cannot decide. It is called on the engine's
+// and the sockets' goroutines and must neither block nor call the engine back
+// while it is in the call, but for Remote.SendControl.
+type Observer interface {
+	// Met reports that a hello ended well: who is at that address.
+	Met(result *hello.Result, at netip.AddrPort)
+	// Control hands over a control message of an authenticated remote,
+	// borrowed for the call.
+	Control(from *Remote, msg []byte)
+	// STUN hands over an answer to a STUN request that mesh sent, borrowed.
+	STUN(from netip.AddrPort, msg []byte)
+	// Changed reports that a remote's session or route came or went.
+	Changed(r *Remote)
+}
+
+// Config is what an engine needs to run.
+type Config struct {
+	Identity *keys.Identity
+	Conns    []udp.Conn // at most one of each family
+	Hello    hello.Config
+	Observer Observer
+	Logger   *slog.Logger
+}
+
+// Engine carries frames and control messages to and from other nodes.
+type Engine struct {
+	identity *keys.Identity
+	conns    []udp.Conn
+	observer Observer
+	log      *slog.Logger
+	now      func() time.Time
+
+	keys   atomic.Pointer[map[uint32]keyEntry] // by receiver index; replaced whole
+	counts Counts
+
+	probeQ, handshakeQ, strangerQ chan *datagram
+
+	kick      chan struct{} // there is something in attention
+	attention struct {
+		sync.Mutex
+		remotes []*Remote
+	}
+
+	control control // what the engine's goroutine and the calls from above share
+}
+
+// control is the state behind the control path's lock. It is never taken on a
+// frame's way.
+type control struct {
+	sync.Mutex
+	local     *wireguard.Local
+	byID      map[keys.NodeID]*Remote
+	byKey     map[[32]byte]*Remote
+	tags      *probe.Table[*Remote]
+	deadlines deadlines
+	responder *hello.Responder
+	helloCfg  hello.Config
+	meetings  map[[8]byte]*meeting
+	indexes   map[uint32]*Remote // WireGuard indexes of handshakes and keys
+	stun      *traversal.Responder
+	loadUntil time.Time
+	later     []func() // calls to the observer, made after the lock is given back
+}
+
+// New makes an engine. It does nothing until Run.
+func New(cfg Config) (*Engine, error) {
+	e := &Engine{
+		identity:   cfg.Identity,
+		conns:      cfg.Conns,
+		observer:   cfg.Observer,
+		log:        cfg.Logger,
+		now:        time.Now,
+		probeQ:     make(chan *datagram, probeQueue),
+		handshakeQ: make(chan *datagram, handshakeQueue),
+		strangerQ:  make(chan *datagram, strangerQueue),
+		kick:       make(chan struct{}, 1),
+	}
+	now := e.now()
+	responder, err := hello.NewResponder(cfg.Hello, now)
+	if err != nil {
+		return nil, fmt.Errorf("prepare hello: %w", err)
+	}
+	e.keys.Store(&map[uint32]keyEntry{})
+	e.control = control{
+		local:     wireguard.NewLocal(cfg.Identity.WireGuard, now),
+		byID:      map[keys.NodeID]*Remote{},
+		byKey:     map[[32]byte]*Remote{},
+		tags:      probe.NewTable[*Remote](),
+		responder: responder,
+		helloCfg:  cfg.Hello,
+		meetings:  map[[8]byte]*meeting{},
+		indexes:   map[uint32]*Remote{},
+		stun:      traversal.NewResponder(),
+	}
+	return e, nil
+}
+
+// Run carries datagrams until ctx ends. It closes the sockets.
+func (e *Engine) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, conn := range e.conns {
+		group.Go(func() error { return e.receive(ctx, conn) })
+	}
+	group.Go(func() error { return e.loop(ctx) })
+	group.Go(func() error {
+		<-ctx.Done()
+		var errs []error
+		for _, conn := range e.conns {
+			errs = append(errs, conn.Close())
+		}
+		return errors.Join(errs...)
+	})
+	err := group.Wait()
+	e.forgetAll()
+	return err
+}
+
+// loop is the goroutine that owns every deadline.
+func (e *Engine) loop(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select { // what keeps existing sessions alive goes first
+		case d := <-e.probeQ:
+			e.locked(func(now time.Time) { e.handleProbe(d, now) })
+			continue
+		default:
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case d := <-e.probeQ:
+			e.locked(func(now time.Time) { e.handleProbe(d, now) })
+		case d := <-e.handshakeQ:
+			e.locked(func(now time.Time) { e.handleHandshake(d, now) })
+		case d := <-e.strangerQ:
+			e.locked(func(now time.Time) { e.handleStranger(d, now) })
+		case <-e.kick:
+			e.locked(func(time.Time) {})
+		case <-timer.C:
+			e.locked(func(time.Time) {})
+		}
+		timer.Reset(e.untilNext())
+	}
+}
+
+// locked runs f and everything that is due under the control lock, and after
+// it the calls to the observer that came of it.
+func (e *Engine) locked(f func(now time.Time)) {
+	c := &e.control
+	c.Lock()
+	now := e.now()
+	f(now)
+	for _, r := range e.takeAttention() {
+		r.advance(now)
+	}
+	for len(c.deadlines) > 0 && !c.deadlines[0].wake.After(now) {
+		c.deadlines[0].advance(now)
+	}
+	e.advanceMeetings(now)
+	later := c.later
+	c.later = nil
+	c.Unlock()
+	for _, call := range later {
+		call()
+	}
+}
+
+// call is locked for the methods that others call: the engine's goroutine then
+// computes its next deadline anew.
+func (e *Engine) call(f func(now time.Time)) {
+	e.locked(f)
+	select {
+	case e.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (e *Engine) takeAttention() []*Remote {
+	e.attention.Lock()
+	defer e.attention.Unlock()
+	rs := e.attention.remotes
+	e.attention.remotes = nil
+	for _, r := range rs {
+		r.attended.Store(false)
+	}
+	return rs
+}
+
+// attend asks the engine's goroutine to look at a remote soon. It is called on
+// a frame's way.
+func (e *Engine) attend(r *Remote) {
+	if r.attended.Swap(true) {
+		return
+	}
+	e.attention.Lock()
+	e.attention.remotes = append(e.attention.remotes, r)
+	e.attention.Unlock()
+	select {
+	case e.kick <- struct{}{}:
+	default:
+	}
+}
+
+// untilNext is how long the engine may sleep.
+func (e *Engine) untilNext() time.Duration {
+	c := &e.control
+	c.Lock()
+	defer c.Unlock()
+	next := time.Hour
+	now := e.now()
+	if len(c.deadlines) > 0 {
+		next = min(next, c.deadlines[0].wake.Sub(now))
+	}
+	for _, m := range c.meetings {
+		if !m.wake.IsZero() {
+			next = min(next, m.wake.Sub(now))
+		}
+	}
+	return max(next, 0)
+}
+
+// send transmits one datagram of the control path. Losses are repaired by the
+// machines' own repeats.
+func (e *Engine) send(to netip.AddrPort, b []byte) {
+	if conn := e.connFor(to.Addr()); conn != nil {
+		_ = conn.Send([]udp.Packet{{Addr: to, Data: b}})
+	}
+}
+
+// connFor returns the socket of an address's family, nil if there is none.
+func (e *Engine) connFor(a netip.Addr) udp.Conn {
+	for _, c := range e.conns {
+		if c.LocalAddr().Addr().Is4() == a.Is4() {
+			return c
+		}
+	}
+	return nil
+}
+
+// Send transmits one datagram of mesh's own, such as a STUN request.
+func (e *Engine) Send(to netip.AddrPort, b []byte) { e.send(to, b) }
+
+// deadlines is a heap of the remotes that wait for a time.
+type deadlines []*Remote
+
+func (d deadlines) Len() int           { return len(d) }
+func (d deadlines) Less(i, j int) bool { return d[i].wake.Before(d[j].wake) }
+func (d deadlines) Swap(i, j int) {
+	d[i], d[j] = d[j], d[i]
+	d[i].heapIndex, d[j].heapIndex = i, j
+}
+
+// Push implements heap.Interface.
+func (d *deadlines) Push(x any) {
+	r := x.(*Remote)
+	r.heapIndex = len(*d)
+	*d = append(*d, r)
+}
+
+// Pop implements heap.Interface.
+func (d *deadlines) Pop() any {
+	old := *d
+	r := old[len(old)-1]
+	old[len(old)-1] = nil
+	*d = old[:len(old)-1]
+	r.heapIndex = -1
+	return r
+}
+
+// schedule sets when advance is called next; zero is never.
+func (c *control) schedule(r *Remote, wake time.Time) {
+	r.wake = wake
+	switch {
+	case wake.IsZero() && r.heapIndex >= 0:
+		heap.Remove(&c.deadlines, r.heapIndex)
+	case wake.IsZero():
+	case r.heapIndex >= 0:
+		heap.Fix(&c.deadlines, r.heapIndex)
+	default:
+		heap.Push(&c.deadlines, r)
+	}
+}
+
+// newIndex returns a receiver index that no handshake or key has, and gives it
+// to a remote.
+func (e *Engine) newIndex(r *Remote) uint32 {
+	for {
+		var b [4]byte
+		_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+		index := binary.LittleEndian.Uint32(b[:])
+		if _, taken := e.control.indexes[index]; !taken {
+			e.control.indexes[index] = r
+			return index
+		}
+	}
+}
+
+// setKeys replaces the table of receiver indexes.
+func (e *Engine) setKeys(r *Remote, added []*wireguard.Keypair, removed []uint32) {
+	if len(added) == 0 && len(removed) == 0 {
+		return
+	}
+	table := maps.Clone(*e.keys.Load())
+	for _, index := range removed {
+		delete(table, index)
+		delete(e.control.indexes, index)
+	}
+	for _, key := range added {
+		table[key.LocalIndex()] = keyEntry{key, r}
+	}
+	e.keys.Store(&table)
+}

@@ -1,0 +1,168 @@
+package peer
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"meshd/peer/probe"
+	"meshd/peer/wireguard"
+)
+
+// datagram is one that waits for the engine's goroutine.
+type datagram struct {
+	buf  [maxDatagram]byte
+	n    int
+	from netip.AddrPort
+}
+
+func (d *datagram) bytes() []byte { return d.buf[:d.n] }
+
+var datagrams = sync.Pool{New: func() any { return new(datagram) }}
+
+// enqueue copies a datagram for the engine's goroutine. A full queue drops it
+// and counts.
+func (e *Engine) enqueue(q chan *datagram, from netip.AddrPort, b []byte, dropped *atomic.Uint64) {
+	if len(b) > maxDatagram {
+		dropped.Add(1)
+		return
+	}
+	d := datagrams.Get().(*datagram)
+	d.n, d.from = copy(d.buf[:], b), from
+	select {
+	case q <- d:
+	default:
+		datagrams.Put(d)
+		dropped.Add(1)
+	}
+}
+
+// handleProbe answers a ping and takes a pong to the paths.
+func (e *Engine) handleProbe(d *datagram, now time.Time) {
+	defer datagrams.Put(d)
+	tag, ok := probe.Tag(d.bytes())
+	if !ok {
+		e.counts.Malformed.Add(1)
+		return
+	}
+	r, ok := e.control.tags.Lookup(tag, now)
+	if !ok {
+		e.counts.UnknownProbe.Add(1)
+		return
+	}
+	m, err := r.pair.Open(d.bytes())
+	if err != nil {
+		e.counts.Unopened.Add(1)
+		return
+	}
+	switch m.Kind {
+	case probe.Ping:
+		pong := probe.Message{Kind: probe.Pong, Transaction: m.Transaction, Observed: d.from}
+		e.send(d.from, r.pair.Append(nil, pong, hour(now), 0))
+		r.paths.Learn(d.from, now)
+	case probe.Pong:
+		r.paths.Pong(d.from, m.Transaction, now)
+		if m.Observed.IsValid() && m.Observed != r.observed {
+			r.observed = m.Observed
+			e.control.later = append(e.control.later, func() { e.observer.Changed(r) })
+		}
+	}
+	r.advance(now)
+}
+
+// handleHandshake takes WireGuard's messages 1 to 3.
+func (e *Engine) handleHandshake(d *datagram, now time.Time) {
+	defer datagrams.Put(d)
+	c := &e.control
+	msg := d.bytes()
+	if len(e.handshakeQ) >= underLoadAt {
+		c.loadUntil = now.Add(underLoadFor)
+	}
+	kind, ok := wireguard.Type(msg)
+	if !ok {
+		e.counts.Malformed.Add(1)
+		return
+	}
+	if kind == wireguard.TypeCookie {
+		if r := e.byIndex(msg); r != nil {
+			_ = r.session.HandleCookie(msg, d.from, now) // what does not open is not ours
+		}
+		return
+	}
+	if !e.admit(msg, d.from, now) {
+		e.counts.HandshakesRefused.Add(1)
+		return
+	}
+	if kind == wireguard.TypeInitiation {
+		e.initiation(msg, d.from, now)
+		return
+	}
+	e.response(msg, d.from, now)
+}
+
+// admit checks a handshake message's MACs; under load also its cookie and the
+// rate of its source.
+func (e *Engine) admit(msg []byte, from netip.AddrPort, now time.Time) bool {
+	c := &e.control
+	underLoad := now.Before(c.loadUntil)
+	ok, reply := c.local.CheckMACs(msg, cookieSource(from), underLoad, now)
+	if reply != nil {
+		e.send(from, reply)
+	}
+	return ok && (!underLoad || c.local.Allow(from.Addr(), now))
+}
+
+// cookieSource is what a cookie is bound to: address and port.
+func cookieSource(from netip.AddrPort) []byte {
+	b, _ := from.MarshalBinary() // has no error
+	return b
+}
+
+func (e *Engine) response(msg []byte, from netip.AddrPort, now time.Time) {
+	r := e.byIndex(msg)
+	if r == nil {
+		e.counts.HandshakesRefused.Add(1)
+		return
+	}
+	out, err := r.session.HandleResponse(msg, now)
+	if err != nil {
+		e.counts.HandshakesRefused.Add(1)
+		return
+	}
+	r.act(out, from, now)
+	r.advance(now)
+}
+
+// initiation answers the first message of a handshake where it came from. Data
+// waits until a probe has confirmed that address.
+func (e *Engine) initiation(msg []byte, from netip.AddrPort, now time.Time) {
+	key, h, err := e.control.local.InitiationKey(msg)
+	if err != nil {
+		e.counts.HandshakesRefused.Add(1)
+		return
+	}
+	r := e.control.byKey[key]
+	if r == nil {
+		e.counts.HandshakesRefused.Add(1)
+		return
+	}
+	out, err := r.session.HandleInitiation(h, now)
+	if err != nil {
+		e.counts.HandshakesRefused.Add(1)
+		return
+	}
+	r.lastUsed.Store(now.UnixNano())
+	r.act(out, from, now)
+	r.paths.Learn(from, now)
+	r.advance(now)
+}
+
+// byIndex finds the remote whose handshake or key has the message's receiver index.
+func (e *Engine) byIndex(msg []byte) *Remote {
+	index, ok := wireguard.Receiver(msg)
+	if !ok {
+		return nil
+	}
+	return e.control.indexes[index]
+}

@@ -1,0 +1,185 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+
+	"meshd/peer/inner"
+	"meshd/peer/udp"
+	"meshd/peer/wireguard"
+)
+
+// receiveBatch is how many runs of datagrams are taken from a socket at once.
+const receiveBatch = 64
+
+// keyEntry is what a receiver index stands for.
+type keyEntry struct {
+	key    *wireguard.Keypair
+	remote *Remote
+}
+
+// receiver is the state of one socket's goroutine.
+type receiver struct {
+	engine *Engine
+	conn   udp.Conn
+	now    time.Time
+	sinks  []FrameSink // that got frames in this batch
+}
+
+// receive reads one socket until it is closed. Transport data runs from here
+// to the host's TAP without a hand-over.
+func (e *Engine) receive(ctx context.Context, conn udp.Conn) error {
+	rx := &receiver{engine: e, conn: conn}
+	pkts := make([]udp.Packet, receiveBatch)
+	for {
+		n, err := conn.Receive(pkts)
+		if err != nil {
+			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			return err
+		}
+		rx.now = e.now()
+		for i := range pkts[:n] {
+			rx.packet(&pkts[i])
+		}
+		rx.flush()
+	}
+}
+
+// packet takes a run of datagrams apart.
+func (rx *receiver) packet(p *udp.Packet) {
+	data := p.Data
+	for len(data) > 0 {
+		n := len(data)
+		if p.Seg > 0 && p.Seg < n {
+			n = p.Seg
+		}
+		rx.datagram(data[:n:n], p.Addr)
+		data = data[n:]
+	}
+}
+
+func (rx *receiver) datagram(b []byte, from netip.AddrPort) {
+	e := rx.engine
+	switch udp.Classify(b) {
+	case udp.KindWireGuard:
+		switch t, ok := wireguard.Type(b); {
+		case !ok:
+			e.counts.Malformed.Add(1)
+		case t == wireguard.TypeTransport:
+			rx.transport(b, from)
+		default:
+			e.enqueue(e.handshakeQ, from, b, &e.counts.HandshakesDropped)
+		}
+	case udp.KindProbe:
+		e.enqueue(e.probeQ, from, b, &e.counts.ProbesDropped)
+	case udp.KindHello, udp.KindSTUN:
+		e.enqueue(e.strangerQ, from, b, &e.counts.StrangersDropped)
+	default:
+		e.counts.Unknown.Add(1)
+	}
+}
+
+// transport opens one WireGuard transport message and acts on what is in it.
+func (rx *receiver) transport(b []byte, from netip.AddrPort) {
+	e := rx.engine
+	index, ok := wireguard.Receiver(b)
+	if !ok {
+		e.counts.Malformed.Add(1)
+		return
+	}
+	entry, ok := (*e.keys.Load())[index]
+	if !ok {
+		e.counts.NoKey.Add(1)
+		return
+	}
+	plain, err := entry.key.Open(b)
+	if err != nil {
+		e.counts.Unopened.Add(1)
+		return
+	}
+	r := entry.remote
+	if entry.key.MarkReceived(rx.now, len(plain) == 0) {
+		r.tickSession.Store(true)
+		e.attend(r)
+	}
+	rx.heard(r, from)
+	if len(plain) == 0 {
+		return
+	}
+	kind, body, err := inner.Parse(plain)
+	if err != nil {
+		e.counts.Malformed.Add(1)
+		return
+	}
+	rx.body(r, kind, body)
+}
+
+// heard notes that the remote is alive at that address. Data never moves a
+// path: an address that is not the path's is left to the engine to probe.
+func (rx *receiver) heard(r *Remote, from netip.AddrPort) {
+	if to := r.route.Load(); to != nil && to.addr == from {
+		to.heard.Store(rx.now.UnixNano())
+		return
+	}
+	if old := r.strange.Load(); old == nil || *old != from {
+		r.strange.Store(&from)
+	}
+	if last := r.strangeAt.Load(); rx.now.UnixNano()-last > int64(50*time.Millisecond) {
+		r.strangeAt.Store(rx.now.UnixNano())
+		rx.engine.attend(r)
+	}
+}
+
+func (rx *receiver) body(r *Remote, kind inner.Kind, body []byte) {
+	switch kind {
+	case inner.KindFrame:
+		rx.frame(r, body)
+	case inner.KindFragment:
+		r.pieceMu.Lock()
+		frame, ok := r.pieces.Add(body, rx.now)
+		if ok {
+			rx.frame(r, frame)
+		}
+		r.pieceMu.Unlock()
+	case inner.KindControl:
+		r.lastUsed.Store(rx.now.UnixNano())
+		rx.engine.observer.Control(r, body)
+	default:
+		rx.engine.counts.Malformed.Add(1)
+	}
+}
+
+func (rx *receiver) frame(r *Remote, frame []byte) {
+	if Class(r.class.Load()) != Member {
+		r.drops.Add(1)
+		return
+	}
+	sink := r.sink.Load()
+	if sink == nil {
+		r.drops.Add(1)
+		return
+	}
+	r.lastUsed.Store(rx.now.UnixNano())
+	r.rxBytes.Add(uint64(len(frame)))
+	(*sink).Receive(frame)
+	for _, s := range rx.sinks {
+		if s == *sink {
+			return
+		}
+	}
+	rx.sinks = append(rx.sinks, *sink)
+}
+
+// flush ends the batch on every sink that got a frame.
+func (rx *receiver) flush() {
+	for i, s := range rx.sinks {
+		s.Flush()
+		rx.sinks[i] = nil
+	}
+	rx.sinks = rx.sinks[:0]
+}

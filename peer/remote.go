@@ -1,0 +1,419 @@
+package peer
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"meshd/keys"
+	"meshd/peer/fragment"
+	"meshd/peer/inner"
+	"meshd/peer/path"
+	"meshd/peer/probe"
+	"meshd/peer/udp"
+	"meshd/peer/wireguard"
+)
+
+// Class says what a remote may do.
+type Class uint32
+
+const (
+	// Pending remotes have proved their own key only: join messages pass and
+	// nothing else.
+	Pending Class = iota
+	// Member remotes have shown a valid certificate.
+	Member
+)
+
+const (
+	// idleAfter is how long a session outlives its last use.
+	idleAfter = 3 * time.Minute
+	// helloAfter is how long probes stay unanswered before a hello asks whether
+	// the other side knows us at all.
+	helloAfter = 700 * time.Millisecond
+	// helloEvery is the pause between such hellos, doubled up to helloAtMost.
+	helloEvery  = 2 * time.Second
+	helloAtMost = 30 * time.Second
+)
+
+// FrameSink is where frames of one remote go: a port of the switch.
+type FrameSink interface {
+	// Receive takes one decrypted frame, borrowed for the call.
+	Receive(frame []byte)
+	// Flush ends a batch.
+	Flush()
+}
+
+// Spec is what mesh knows of a remote.
+type Spec struct {
+	keys.Public
+	Class      Class
+	Candidates []netip.AddrPort // where it may be reached, from its records
+}
+
+// Remote is another node as this one reaches it. Its fields are grouped by
+// owner; each group would be a struct of its own if it were not for the two
+// cache lines that a frame touches.
+type Remote struct {
+	ID     keys.NodeID
+	Public keys.Public
+	engine *Engine
+
+	// Read on a frame's way.
+	class    atomic.Uint32
+	session  *wireguard.Session // only SendKey without the control lock
+	route    atomic.Pointer[route]
+	sink     atomic.Pointer[FrameSink]
+	lastUsed atomic.Int64 // unix nanoseconds; frames and control messages, both ways
+	attended atomic.Bool
+
+	tickSession atomic.Bool // a mark on a key asked for Session.Tick
+
+	// Sending: txMu.
+	txMu      sync.Mutex
+	tx        *batch
+	nextFrame uint32
+
+	// Frames that wait for a session: waitMu.
+	waitMu  sync.Mutex
+	wq      []waitingFrame
+	waiting atomic.Int32
+
+	// Pieces of large frames: pieceMu, since both sockets may bring them.
+	pieceMu sync.Mutex
+	pieces  *fragment.Reassembler
+
+	// Data from an address that is not the route's.
+	strange   atomic.Pointer[netip.AddrPort]
+	strangeAt atomic.Int64
+
+	txBytes, rxBytes, drops atomic.Uint64
+
+	remoteControl
+}
+
+// remoteControl is the part of a Remote behind the engine's control lock.
+type remoteControl struct {
+	pair      *probe.Pair
+	paths     *path.Table
+	wake      time.Time // when advance is called next
+	wgWake    time.Time // the session's own deadline
+	heapIndex int
+	observed  netip.AddrPort // how the remote sees us
+	wantSince time.Time      // zero: no session is wanted
+	helloAt   time.Time      // when the next hello may go
+	helloWait time.Duration
+	up        bool // as last reported to the observer
+	closed    bool
+}
+
+// SetRemote makes a remote known, or updates what is known of it.
+func (e *Engine) SetRemote(spec Spec) (*Remote, error) {
+	var err error
+	var r *Remote
+	e.call(func(now time.Time) {
+		r, err = e.setRemote(spec, now)
+	})
+	return r, err
+}
+
+func (e *Engine) setRemote(spec Spec, now time.Time) (*Remote, error) {
+	c := &e.control
+	r := c.byID[spec.ID()]
+	if r == nil {
+		var err error
+		if r, err = e.newRemote(spec.Public); err != nil {
+			return nil, err
+		}
+		c.byID[r.ID] = r
+		c.byKey[spec.WireGuard] = r
+		c.tags.Set(r.pair, r, 0)
+	}
+	r.class.Store(uint32(spec.Class))
+	r.paths.SetCandidates(e.reachable(spec.Candidates), now)
+	c.schedule(r, now)
+	return r, nil
+}
+
+// reachable leaves out addresses of a family that this node has no socket for.
+func (e *Engine) reachable(addrs []netip.AddrPort) []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, a := range addrs {
+		if e.connFor(a.Addr()) != nil {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func (e *Engine) newRemote(public keys.Public) (*Remote, error) {
+	pair, err := probe.NewPair(e.identity, public)
+	if err != nil {
+		return nil, err
+	}
+	if !wireguard.ValidKey(public.WireGuard) {
+		return nil, wireguard.ErrKey
+	}
+	r := &Remote{
+		ID:     public.ID(),
+		Public: public,
+		engine: e,
+		pieces: fragment.NewReassembler(),
+		remoteControl: remoteControl{
+			pair:      pair,
+			paths:     path.New(path.Config{}),
+			heapIndex: -1,
+		},
+	}
+	r.session = wireguard.NewSession(e.control.local, public.WireGuard, wireguard.Options{
+		Member:   true,
+		NewIndex: func() uint32 { return e.newIndex(r) },
+	})
+	return r, nil
+}
+
+// Forget drops a remote with all that is known of it.
+func (e *Engine) Forget(id keys.NodeID) {
+	e.call(func(now time.Time) {
+		if r := e.control.byID[id]; r != nil {
+			e.forget(r, now)
+		}
+	})
+}
+
+func (e *Engine) forget(r *Remote, now time.Time) {
+	c := &e.control
+	r.closed = true
+	r.class.Store(uint32(Pending))
+	r.sink.Store(nil)
+	r.route.Store(nil)
+	r.act(r.session.Expire(now), netip.AddrPort{}, now)
+	c.tags.Remove(r.pair)
+	c.schedule(r, time.Time{})
+	delete(c.byID, r.ID)
+	delete(c.byKey, r.Public.WireGuard)
+}
+
+func (e *Engine) forgetAll() {
+	e.locked(func(now time.Time) {
+		for _, r := range e.control.byID {
+			e.forget(r, now)
+		}
+		e.control.later = nil
+	})
+}
+
+// Remote returns a remote by id, nil if it is not known.
+func (e *Engine) Remote(id keys.NodeID) *Remote {
+	e.control.Lock()
+	defer e.control.Unlock()
+	return e.control.byID[id]
+}
+
+// Attach sets where frames of the remote go; nil drops them.
+func (r *Remote) Attach(sink FrameSink) {
+	if sink == nil {
+		r.sink.Store(nil)
+		return
+	}
+	r.sink.Store(&sink)
+}
+
+// Class says what the remote may do.
+func (r *Remote) Class() Class { return Class(r.class.Load()) }
+
+// Want asks for a session, as a waiting frame does.
+func (r *Remote) Want() {
+	r.lastUsed.Store(r.engine.now().UnixNano())
+	r.engine.attend(r)
+}
+
+// LocalChange says that this host's addresses or routes changed: every path is
+// in doubt and probed at once.
+func (e *Engine) LocalChange() {
+	e.call(func(now time.Time) {
+		for _, r := range e.control.byID {
+			r.paths.LocalChange(now)
+			e.control.schedule(r, now)
+		}
+	})
+}
+
+// advance compares what should be with what is, and acts on the difference. It
+// is called whenever something may have changed, and when its deadline comes.
+func (r *Remote) advance(now time.Time) {
+	if r.closed {
+		return
+	}
+	wanted := r.wanted(now)
+	r.feedPaths(now)
+	r.paths.Want(wanted, now)
+	pings, wake := r.paths.Tick(now)
+	for _, p := range pings {
+		r.ping(p, now)
+	}
+	r.chooseRoute()
+	r.advanceSession(wanted, now)
+	if r.waiting.Load() > 0 {
+		r.drain(now)
+	}
+	r.greet(wanted, now)
+	wake = earliest(wake, r.wgWake, r.queueDeadline(), r.helloDeadline(wanted), r.idleDeadline(wanted))
+	if !wake.IsZero() && wake.Before(now.Add(time.Millisecond)) {
+		wake = now.Add(time.Millisecond)
+	}
+	r.engine.control.schedule(r, wake)
+	r.report()
+}
+
+// wanted reports whether a session should exist.
+func (r *Remote) wanted(now time.Time) bool {
+	used := r.lastUsed.Load()
+	want := used != 0 && now.UnixNano()-used < int64(idleAfter)
+	switch {
+	case want && r.wantSince.IsZero():
+		r.wantSince = now
+		r.helloAt, r.helloWait = now.Add(helloAfter), helloEvery
+	case !want && !r.wantSince.IsZero():
+		r.wantSince = time.Time{}
+		r.act(r.session.Expire(now), netip.AddrPort{}, now)
+	}
+	return want
+}
+
+// feedPaths tells the path table what the data path saw.
+func (r *Remote) feedPaths(now time.Time) {
+	if to := r.route.Load(); to != nil {
+		if t := to.heard.Load(); t != 0 {
+			r.paths.Heard(to.addr, time.Unix(0, t))
+		}
+		if t := to.sent.Load(); t != 0 {
+			r.paths.Sent(time.Unix(0, t))
+		}
+	}
+	if from := r.strange.Swap(nil); from != nil {
+		r.paths.Learn(*from, now)
+		r.paths.Heard(*from, time.Unix(0, r.strangeAt.Load()))
+	}
+}
+
+// chooseRoute publishes the path to use.
+func (r *Remote) chooseRoute() {
+	addr, ok := r.paths.Best()
+	old := r.route.Load()
+	if !ok {
+		if old != nil {
+			r.route.Store(nil)
+		}
+		return
+	}
+	mtu := r.paths.MTU()
+	if old != nil && old.addr == addr && old.mtu == mtu {
+		return
+	}
+	payload := inner.UDPPayload(mtu, addr.Addr().Is6())
+	next := &route{
+		conn:     r.engine.connFor(addr.Addr()),
+		addr:     addr,
+		maxBody:  inner.MaxBody(payload),
+		maxPlain: inner.MaxPlaintext(payload),
+		mtu:      mtu,
+	}
+	if old != nil && old.addr == addr {
+		next.heard.Store(old.heard.Load())
+		next.sent.Store(old.sent.Load())
+	}
+	r.route.Store(next)
+	r.engine.log.Debug("path chosen", "peer", r.ID.String(), "addr", addr.String(), "mtu", mtu)
+}
+
+// advanceSession starts a handshake where a key is wanted and a path is there,
+// and lets the session's own timers act.
+func (r *Remote) advanceSession(wanted bool, now time.Time) {
+	if wanted && r.route.Load() != nil && r.session.SendKey() == nil {
+		r.act(r.session.Initiate(now), netip.AddrPort{}, now)
+	}
+	if r.tickSession.Swap(false) || (!r.wgWake.IsZero() && !r.wgWake.After(now)) {
+		r.act(r.session.Tick(now), netip.AddrPort{}, now)
+	}
+}
+
+// act carries out what the session's machine decided. Messages go to the given
+// address, or to the route where it is zero.
+func (r *Remote) act(out wireguard.Output, to netip.AddrPort, now time.Time) {
+	r.engine.setKeys(r, out.Added, out.Removed)
+	r.wgWake = out.Wake
+	if !to.IsValid() {
+		if way := r.route.Load(); way != nil {
+			to = way.addr
+		}
+	}
+	if to.IsValid() {
+		for _, msg := range out.Messages {
+			r.session.Stamp(msg, to, now)
+			r.engine.send(to, msg)
+		}
+	}
+	if out.Keepalive {
+		r.keepalive(now)
+	}
+}
+
+// keepalive sends an empty transport message.
+func (r *Remote) keepalive(now time.Time) {
+	key, to := r.session.SendKey(), r.route.Load()
+	if key == nil || to == nil {
+		return
+	}
+	if b, err := key.Seal(make([]byte, 0, wireguard.Overhead), nil); err == nil {
+		key.MarkKeepaliveSent(now)
+		_ = to.conn.Send([]udp.Packet{{Addr: to.addr, Data: b}})
+	}
+}
+
+// ping sends a probe that the path table asked for.
+func (r *Remote) ping(p path.Ping, now time.Time) {
+	m := probe.Message{Kind: probe.Ping, Transaction: p.Transaction}
+	r.engine.send(p.Addr, r.pair.Append(nil, m, hour(now), p.Size))
+}
+
+func (r *Remote) queueDeadline() time.Time {
+	r.waitMu.Lock()
+	defer r.waitMu.Unlock()
+	if len(r.wq) == 0 {
+		return time.Time{}
+	}
+	return r.wq[0].since.Add(maxQueueAge + time.Millisecond)
+}
+
+func (r *Remote) idleDeadline(wanted bool) time.Time {
+	if !wanted {
+		return time.Time{}
+	}
+	return time.Unix(0, r.lastUsed.Load()).Add(idleAfter)
+}
+
+// report tells the observer when the remote became reachable or ceased to be.
+func (r *Remote) report() {
+	up := r.session.SendKey() != nil && r.route.Load() != nil
+	if up == r.up {
+		return
+	}
+	r.up = up
+	c := &r.engine.control
+	c.later = append(c.later, func() { r.engine.observer.Changed(r) })
+}
+
+func hour(now time.Time) uint32 { return uint32(now.Unix() / 3600) }
+
+// earliest returns the first of the times that are set, zero if none is.
+func earliest(times ...time.Time) time.Time {
+	var first time.Time
+	for _, t := range times {
+		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
+			first = t
+		}
+	}
+	return first
+}

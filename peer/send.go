@@ -1,0 +1,248 @@
+package peer
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"meshd/peer/fragment"
+	"meshd/peer/inner"
+	"meshd/peer/udp"
+	"meshd/peer/wireguard"
+)
+
+const (
+	// maxQueued is how many frames wait for a remote without a session
+	// (DESIGN.md, "The idea in one picture").
+	maxQueued = 128
+	// maxQueueAge is how long they wait.
+	maxQueueAge = time.Second
+	// arenaSize holds one batch of sealed datagrams: what one UDP_SEGMENT send
+	// takes at most.
+	arenaSize = 64 << 10
+	// maxDatagram is the largest datagram that a batch has to make room for.
+	maxDatagram = 2048
+	// maxRuns is how many runs of equal-sized datagrams one batch holds.
+	maxRuns = 64
+)
+
+// route is an immutable snapshot of where datagrams to a remote go.
+type route struct {
+	conn    udp.Conn
+	addr    netip.AddrPort
+	maxBody int // bytes of frame that fit one datagram on this path
+
+	maxPlain int // bytes of padded plaintext that do
+	mtu      int // bytes of IP packet that the path carries
+
+	sent  atomic.Int64 // unix nanoseconds of the last transport datagram sent
+	heard atomic.Int64 // and of the last authenticated one received from addr
+}
+
+// batch collects sealed datagrams that lie back to back in one arena.
+type batch struct {
+	arena []byte
+	runs  []udp.Packet
+	start int // of the current run in arena
+	seg   int // size of its datagrams; 0: no run is open
+	route *route
+}
+
+// Shared by all engines: buffers without contents of their own.
+var batches = sync.Pool{New: func() any {
+	return &batch{arena: make([]byte, 0, arenaSize), runs: make([]udp.Packet, 0, maxRuns)}
+}}
+
+// full reports whether another datagram might not fit.
+func (b *batch) full() bool {
+	return len(b.arena)+maxDatagram > arenaSize || len(b.runs)+2 > maxRuns
+}
+
+// added accounts for the datagram of n bytes at the arena's end.
+func (b *batch) added(n int) {
+	if b.seg == 0 || n > b.seg {
+		b.closeRun(len(b.arena) - n)
+		b.seg = n
+		return
+	}
+	if n < b.seg { // a shorter one ends its run
+		b.closeRun(len(b.arena))
+	}
+}
+
+// closeRun ends the open run at offset end; the next one starts there.
+func (b *batch) closeRun(end int) {
+	if b.seg != 0 && end > b.start {
+		b.runs = append(b.runs, udp.Packet{Addr: b.route.addr, Data: b.arena[b.start:end], Seg: b.seg})
+	}
+	b.start, b.seg = end, 0
+}
+
+func (b *batch) flush() {
+	b.closeRun(len(b.arena))
+	if len(b.runs) > 0 {
+		// Datagrams may be lost; the connections above repair that. The socket
+		// counts what it could not send.
+		_ = b.route.conn.Send(b.runs)
+	}
+	clear(b.runs)
+	b.arena, b.runs, b.start, b.route = b.arena[:0], b.runs[:0], 0, nil
+}
+
+// Send queues one Ethernet frame towards the remote. The frame is borrowed for
+// the call. Without a session it waits, for a second at most, while one is made.
+func (r *Remote) Send(frame []byte) {
+	if Class(r.class.Load()) != Member {
+		r.drops.Add(1)
+		return
+	}
+	r.lastUsed.Store(r.engine.now().UnixNano())
+	if r.waiting.Load() > 0 || !r.transmit(inner.KindFrame, frame) {
+		r.wait(frame)
+		return
+	}
+	r.txBytes.Add(uint64(len(frame)))
+}
+
+// Flush sends what Send has sealed.
+func (r *Remote) Flush() {
+	r.txMu.Lock()
+	defer r.txMu.Unlock()
+	if r.tx == nil {
+		return
+	}
+	r.tx.flush()
+	batches.Put(r.tx)
+	r.tx = nil
+}
+
+// SendControl sends one control message, of at most 1,100 bytes, if there is a
+// session; otherwise it starts to make one and reports false. Control messages
+// are idempotent and repeated by their senders, so that none of them waits here.
+func (r *Remote) SendControl(msg []byte) bool {
+	r.lastUsed.Store(r.engine.now().UnixNano())
+	if !r.transmit(inner.KindControl, msg) {
+		r.engine.attend(r)
+		return false
+	}
+	r.Flush()
+	return true
+}
+
+// transmit seals one body into the batch, in pieces if the path is too small
+// for it. It reports false when there is no key or no path.
+func (r *Remote) transmit(kind inner.Kind, body []byte) bool {
+	key, to := r.session.SendKey(), r.route.Load()
+	if key == nil || to == nil {
+		return false
+	}
+	r.txMu.Lock()
+	defer r.txMu.Unlock()
+	if len(body) <= to.maxBody {
+		return r.seal(key, to, kind, nil, body)
+	}
+	return r.sealPieces(key, to, kind, body)
+}
+
+// seal appends one transport message, whose body is head and then tail. r.txMu is held.
+func (r *Remote) seal(key *wireguard.Keypair, to *route, kind inner.Kind, head, tail []byte) bool {
+	b := r.batchFor(to)
+	start := len(b.arena)
+	plain := b.arena[start+wireguard.HeaderSize : start+wireguard.HeaderSize : cap(b.arena)]
+	plain = inner.AppendHeader(plain, kind, len(head)+len(tail))
+	plain = append(append(plain, head...), tail...)
+	if pad := inner.PadTo(len(plain), to.maxPlain) - len(plain); pad > 0 {
+		plain = append(plain, zeros[:pad]...)
+	}
+	sealed, err := key.Seal(b.arena, plain)
+	if err != nil { // used up or expired: the session makes another
+		r.engine.attend(r)
+		return false
+	}
+	b.arena = sealed
+	b.added(len(sealed) - start)
+	now := r.engine.now()
+	if key.MarkSent(now) {
+		r.tickSession.Store(true)
+		r.engine.attend(r)
+	}
+	to.sent.Store(now.UnixNano())
+	return true
+}
+
+// zeros is what plaintexts are padded with.
+var zeros [16]byte
+
+// sealPieces sends a frame that is too large for the path as fragments. r.txMu is held.
+func (r *Remote) sealPieces(key *wireguard.Keypair, to *route, kind inner.Kind, body []byte) bool {
+	count := fragment.Pieces(len(body), to.maxBody)
+	if kind != inner.KindFrame || count == 0 {
+		r.drops.Add(1)
+		return true // a session would not help
+	}
+	r.nextFrame++
+	var header [fragment.HeaderLen]byte
+	for i := range count {
+		head := fragment.Append(header[:0], r.nextFrame, i, count, nil)
+		if !r.seal(key, to, inner.KindFragment, head, fragment.Piece(body, i, count)) {
+			return false
+		}
+	}
+	return true
+}
+
+// batchFor returns a batch with room for one more datagram on that route. r.txMu is held.
+func (r *Remote) batchFor(to *route) *batch {
+	if r.tx == nil {
+		r.tx = batches.Get().(*batch)
+	}
+	if r.tx.full() || (r.tx.route != nil && r.tx.route != to) {
+		r.tx.flush()
+	}
+	r.tx.route = to
+	return r.tx
+}
+
+// waitingFrame is a frame that waits for a session.
+type waitingFrame struct {
+	data  []byte
+	since time.Time
+}
+
+// wait keeps a copy of a frame until a session can carry it; the oldest goes
+// when there are too many.
+func (r *Remote) wait(frame []byte) {
+	r.waitMu.Lock()
+	if len(r.wq) >= maxQueued {
+		r.wq = r.wq[1:]
+		r.drops.Add(1)
+	}
+	r.wq = append(r.wq, waitingFrame{append([]byte(nil), frame...), r.engine.now()})
+	r.waiting.Store(int32(len(r.wq)))
+	r.waitMu.Unlock()
+	r.engine.attend(r)
+}
+
+// drain sends the frames that waited, now that there is a key and a route.
+// Frames that arrive meanwhile queue behind them, so that order is kept.
+func (r *Remote) drain(now time.Time) {
+	r.waitMu.Lock()
+	defer r.waitMu.Unlock()
+	for len(r.wq) > 0 {
+		w := r.wq[0]
+		if now.Sub(w.since) > maxQueueAge {
+			r.drops.Add(1)
+		} else if !r.transmit(inner.KindFrame, w.data) {
+			break
+		} else {
+			r.txBytes.Add(uint64(len(w.data)))
+		}
+		r.wq = r.wq[1:]
+	}
+	if len(r.wq) == 0 {
+		r.wq = nil
+	}
+	r.waiting.Store(int32(len(r.wq)))
+	r.Flush()
+}

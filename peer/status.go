@@ -1,0 +1,88 @@
+package peer
+
+import (
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"meshd/keys"
+	"meshd/peer/path"
+)
+
+// Counts are the datagrams that went nowhere, by reason.
+type Counts struct {
+	Unknown           atomic.Uint64 // of no kind that we speak
+	Malformed         atomic.Uint64
+	NoKey             atomic.Uint64 // transport data for an index that we do not have
+	Unopened          atomic.Uint64 // forged, replayed or too old
+	UnknownProbe      atomic.Uint64 // of a node that we do not know
+	ProbesDropped     atomic.Uint64 // the queue was full
+	HandshakesDropped atomic.Uint64
+	HandshakesRefused atomic.Uint64
+	StrangersDropped  atomic.Uint64
+}
+
+// Counts returns the engine's drop counters.
+func (e *Engine) Counts() *Counts { return &e.counts }
+
+// Status is a snapshot of one remote.
+type Status struct {
+	ID            keys.NodeID
+	Class         Class
+	Up            bool           // there is a session and a path
+	Wanted        bool           // something uses it, or waits for it
+	Endpoint      netip.AddrPort // of the path in use, invalid without one
+	RTT           time.Duration
+	PathMTU       int // bytes of IP packet
+	Observed      netip.AddrPort
+	Paths         []path.PathState
+	TxBytes       uint64 // of Ethernet frames
+	RxBytes       uint64
+	LastHeard     time.Time
+	LastHandshake time.Time
+}
+
+// Status returns a snapshot of the remote.
+func (r *Remote) Status() Status {
+	r.engine.control.Lock()
+	defer r.engine.control.Unlock()
+	s := Status{
+		ID:            r.ID,
+		Class:         r.Class(),
+		Up:            r.session.SendKey() != nil && r.route.Load() != nil,
+		Wanted:        !r.wantSince.IsZero(),
+		Observed:      r.observed,
+		Paths:         r.paths.Snapshot(),
+		TxBytes:       r.txBytes.Load(),
+		RxBytes:       r.rxBytes.Load(),
+		LastHandshake: r.session.Stats().LastHandshake,
+	}
+	to := r.route.Load()
+	if to == nil {
+		return s
+	}
+	s.Endpoint = to.addr
+	if t := to.heard.Load(); t != 0 {
+		s.LastHeard = time.Unix(0, t)
+	}
+	for _, p := range s.Paths {
+		if p.LastHeard.After(s.LastHeard) {
+			s.LastHeard = p.LastHeard
+		}
+		if p.Addr == to.addr {
+			s.RTT, s.PathMTU = p.RTT, p.MTU
+		}
+	}
+	return s
+}
+
+// Remotes returns all that the engine knows, in no order.
+func (e *Engine) Remotes() []*Remote {
+	e.control.Lock()
+	defer e.control.Unlock()
+	rs := make([]*Remote, 0, len(e.control.byID))
+	for _, r := range e.control.byID {
+		rs = append(rs, r)
+	}
+	return rs
+}
