@@ -1,0 +1,108 @@
+package l2
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+)
+
+// MAC is an Ethernet address.
+type MAC [6]byte
+
+// String formats m as in 02:00:5e:10:00:01.
+func (m MAC) String() string {
+	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5])
+}
+
+// Multicast reports whether m has its group bit set; broadcast has.
+func (m MAC) Multicast() bool { return m[0]&1 != 0 }
+
+// Defaults of Config and Allow.
+const (
+	DefaultAge        = 5 * time.Minute
+	DefaultStormRate  = 300 // BUM frames per second and origin
+	DefaultStormBurst = 600
+	DefaultMTU        = 1500
+	DefaultMaxMACs    = 32   // stations behind an origin, besides its own address
+	BridgeMaxMACs     = 1024 // stations behind an origin that may bridge
+)
+
+// Config is what NewSwitch needs. The zero value of a field means its default.
+type Config struct {
+	Device Device // nil: no TAP; frames from remotes are guarded, learned and dropped
+	MAC    MAC    // this node's own address
+
+	// Bridge and MaxMACs are this node's own rights, as in Allow. Frames that
+	// its remotes would have to refuse are not sent.
+	Bridge  bool
+	MaxMACs int
+
+	MTU        int           // of the segment; larger frames (tags apart) are dropped
+	Age        time.Duration // after which a silent station is forgotten
+	StormRate  int           // BUM frames per second, for each origin
+	StormBurst int
+	Logger     *slog.Logger
+	Now        func() time.Time
+}
+
+// Allow is what a remote may do. It is judged at the receiver, on the origin that
+// the session has authenticated.
+type Allow struct {
+	MAC     MAC      // the remote's own address: nobody else may use it. Zero: it has none
+	MaxMACs int      // further stations behind it; 0: DefaultMaxMACs, or BridgeMaxMACs with Bridge
+	Bridge  bool     // it brings hosts of other networks
+	VLANs   []uint16 // tags it may use, untagged always being allowed; nil: all
+}
+
+// How a station became known.
+const (
+	LearnedOwn    = "own"    // it is this node
+	LearnedRecord = "record" // it is a remote's own address, as its records say
+	LearnedData   = "data"   // a frame came from it
+)
+
+// Host is one station of the segment.
+type Host struct {
+	MAC     MAC
+	VLAN    uint16        // 0: untagged
+	Port    string        // the remote it is behind; "": here
+	IPs     []netip.Addr  // read from its ARP and neighbour discovery; the last few
+	Learned string        // LearnedOwn, LearnedRecord or LearnedData
+	Age     time.Duration // since its last frame
+}
+
+// Counters are a switch's totals, by where frames came from.
+type Counters struct {
+	FromDevice, FromRemotes Flow
+}
+
+// Flow counts the frames that came one way. Dropped is by reason; the reasons are
+// the Drop constants and all of them are always there.
+type Flow struct {
+	Frames, Bytes uint64 // that were forwarded
+	Dropped       map[string]uint64
+}
+
+// Traffic is what crossed the port to one remote.
+type Traffic struct {
+	RxFrames, RxBytes uint64 // from the remote, forwarded
+	TxFrames, TxBytes uint64 // to the remote
+}
+
+// Reasons for a drop. They are part of metrics and tests, so they stay as they are.
+const (
+	DropMalformed         = "malformed"          // no whole Ethernet header, or half a tag
+	DropOversize          = "oversize"           // larger than the segment's MTU
+	DropReservedMulticast = "reserved-multicast" // 01:80:c2:00:00:0x never leaves a link (802.1Q 8.6.3)
+	DropSourceMulticast   = "source-multicast"
+	DropSourceZero        = "source-zero"
+	DropSourceMAC         = "source-mac"   // the address of another member, or ours
+	DropSourceMoved       = "source-moved" // a station that was just heard elsewhere
+	DropSourceLimit       = "source-limit" // the origin has brought as many as it may
+	DropVLAN              = "vlan"
+	DropStorm             = "storm"
+	DropElsewhere         = "elsewhere"    // the destination is known and not on this way
+	DropDisconnected      = "disconnected" // from, or to, a remote that is no longer there
+	DropDevice            = "device"       // the host did not take it, or there is no TAP
+)

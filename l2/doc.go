@@ -1,0 +1,31 @@
+// Package l2 answers one question: which port does this frame leave by, and may
+// it? It knows Ethernet and nothing of members, keys or UDP.
+//
+//	         host                           remote members
+//	          |                               ^        |
+//	    Device (TAP)                     Port.Send   RemotePort.Receive
+//	          |                               |        |
+//	     [cut | merge]  super-frames          |        |
+//	          |                               |        |
+//	          +---> Switch.Run: guard, learn, look up  |
+//	          |                                        |
+//	          +<-- write <-- guard by origin, learn <--+
+//
+// A frame from the device leaves by one port, or by all when its destination is
+// broadcast, multicast or unknown (BUM). A frame from a remote goes to the device
+// and never to another remote: split horizon, so no loop can form inside the
+// overlay. Both directions run to completion in the goroutine that has the frame;
+// nothing is allocated for one.
+//
+// What a switch knows of a station comes from three sources: its own address, the
+// addresses that Connect was told of (they are pinned and never learned), and the
+// source addresses it saw, which age. The first two are read from an immutable
+// snapshot without a lock.
+//
+// Frames and their tags pass byte by byte as they are. Tables are keyed by the
+// outermost VLAN identifier and the MAC address.
+//
+// Cutting and merging of super-frames belongs between Device and Switch, in the
+// TAP's Read and Write. Plugs (VDE, QEMU) and a bridged TAP are further local
+// origins beside the device: see origin.
+package l2
