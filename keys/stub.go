@@ -10,79 +10,14 @@ var errStub = errors.New("not there yet")
 
 // ErrExpired and the others: see the files that will hold them.
 var (
-	ErrExpired     = errors.New("expired")
-	ErrNotYetValid = errors.New("not yet valid")
-	ErrMalformed   = errors.New("malformed")
-	ErrTampered    = errors.New("tampered with")
-	ErrUsed        = errors.New("used up")
-	ErrUnknown     = errors.New("unknown")
-	ErrRevoked     = errors.New("revoked")
-	ErrLocked      = errors.New("state directory is in use")
-	ErrCorrupt     = errors.New("damaged")
+	ErrMalformed = errors.New("malformed")
+	ErrTampered  = errors.New("tampered with")
+	ErrUsed      = errors.New("used up")
+	ErrUnknown   = errors.New("unknown")
+	ErrRevoked   = errors.New("revoked")
+	ErrLocked    = errors.New("state directory is in use")
+	ErrCorrupt   = errors.New("damaged")
 )
-
-// MaxChain is the longest chain.
-const MaxChain = 1000
-
-// Certificate is a node's, verified.
-type Certificate struct {
-	Public
-	ID                  NodeID
-	Name                string
-	Roles               Roles
-	NotBefore, NotAfter time.Time
-	Serial              string
-	Signer              NodeID
-	Raw                 []byte
-}
-
-// Trust is what a member believes in.
-type Trust struct{ Root ed25519.PublicKey }
-
-// NetworkID is the network's.
-func (t Trust) NetworkID() NetworkID { return networkID(t.Root) }
-
-// Verify checks a chain.
-func (t Trust) Verify(chain []byte, now time.Time) (*Certificate, error) { return nil, errStub }
-
-// Root is the founder's key.
-type Root struct {
-	Name        string
-	Certificate []byte
-	Key         ed25519.PrivateKey
-}
-
-// NewRoot founds a network.
-func NewRoot(network string, now time.Time) (*Root, error) { return nil, errStub }
-
-// ParseRoot reads Marshal.
-func ParseRoot(body []byte) (*Root, error) { return nil, errStub }
-
-// Marshal is PEM.
-func (r *Root) Marshal() ([]byte, error) { return nil, errStub }
-
-// Public is the key to pin.
-func (r *Root) Public() ed25519.PublicKey { return nil }
-
-// IssueSigner makes an admin's.
-func (r *Root) IssueSigner(pub Public, now time.Time) ([]byte, error) { return nil, errStub }
-
-// Signer issues.
-type Signer struct{}
-
-// NewSigner joins key and certificate.
-func NewSigner(identity *Identity, signerDER []byte) (*Signer, error) { return nil, errStub }
-
-// ID is the signer's node id.
-func (s *Signer) ID() NodeID { return NodeID{} }
-
-// Certificate is its DER.
-func (s *Signer) Certificate() []byte { return nil }
-
-// Issue makes a chain.
-func (s *Signer) Issue(pub Public, name string, roles Roles, now time.Time) ([]byte, error) {
-	return nil, errStub
-}
 
 // InviteOptions are an invite's.
 type InviteOptions struct {
