@@ -1,0 +1,290 @@
+package record
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"meshd/keys/canon"
+)
+
+// Bounds of a node record.
+const (
+	MaxEndpoints = 8
+	MaxBindings  = 36
+	MaxIPs       = 8 // of one binding
+	MaxSoftware  = 32
+)
+
+// maxNodeBody leaves room for the envelope: array and byte-string heads, owner, version and signature.
+const maxNodeBody = MaxSize - 110
+
+// EndpointKind says how an endpoint was found.
+type EndpointKind uint8
+
+// The kinds of endpoints, in the words of `meshd status --json`.
+const (
+	KindHost       EndpointKind = 1
+	KindReflexive  EndpointKind = 2
+	KindMapped     EndpointKind = 3
+	KindAdvertised EndpointKind = 4
+)
+
+// String returns the word that status shows.
+func (k EndpointKind) String() string {
+	switch k {
+	case KindHost:
+		return "host"
+	case KindReflexive:
+		return "reflexive"
+	case KindMapped:
+		return "mapped"
+	case KindAdvertised:
+		return "advertised"
+	}
+	return "unknown"
+}
+
+// Endpoint is an address of the underlay at which a member says it may be reached.
+type Endpoint struct {
+	Addr netip.AddrPort
+	Kind EndpointKind
+}
+
+// Binding is a MAC that a member answers for, with the IP addresses known to be there.
+type Binding struct {
+	MAC [6]byte
+	IPs []netip.Addr
+}
+
+// Capabilities are bits that say what a member's software can do. A reader ignores bits that it does not know.
+type Capabilities uint32
+
+// The capabilities of version 1.
+const (
+	// CapRelay says that the member carries others' packets.
+	CapRelay Capabilities = 1 << iota
+	// CapSTUN says that the member answers STUN requests on its port.
+	CapSTUN
+)
+
+// Node is what a member says of itself.
+type Node struct {
+	Endpoints    []Endpoint
+	Bindings     []Binding
+	Software     string
+	Capabilities Capabilities
+}
+
+// Endpoints, bindings and IPs are in ascending order on the wire, so that one statement has one encoding.
+type wireNode struct {
+	_            struct{} `cbor:",toarray"`
+	Endpoints    []wireEndpoint
+	Bindings     []wireBinding
+	Software     string
+	Capabilities Capabilities
+}
+
+type wireEndpoint struct {
+	_    struct{} `cbor:",toarray"`
+	Kind EndpointKind
+	IP   []byte // 4 or 16
+	Port uint16
+}
+
+type wireBinding struct {
+	_   struct{} `cbor:",toarray"`
+	MAC [6]byte
+	IPs [][]byte
+}
+
+func parseNode(b []byte) (*Node, error) {
+	var w wireNode
+	if err := canon.Unmarshal(b, &w); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	if w.Endpoints == nil || w.Bindings == nil {
+		return nil, fmt.Errorf("%w: null list", ErrMalformed)
+	}
+	n := &Node{Software: w.Software, Capabilities: w.Capabilities}
+	for _, e := range w.Endpoints {
+		ip, err := parseIP(e.IP)
+		if err != nil {
+			return nil, err
+		}
+		n.Endpoints = append(n.Endpoints, Endpoint{netip.AddrPortFrom(ip, e.Port), e.Kind})
+	}
+	for _, b := range w.Bindings {
+		if b.IPs == nil {
+			return nil, fmt.Errorf("%w: null list", ErrMalformed)
+		}
+		binding := Binding{MAC: b.MAC}
+		for _, raw := range b.IPs {
+			ip, err := parseIP(raw)
+			if err != nil {
+				return nil, err
+			}
+			binding.IPs = append(binding.IPs, ip)
+		}
+		n.Bindings = append(n.Bindings, binding)
+	}
+	return n, n.check()
+}
+
+func parseIP(b []byte) (netip.Addr, error) {
+	ip, ok := netip.AddrFromSlice(b)
+	if !ok || ip.Is4In6() {
+		return ip, fmt.Errorf("%w: IP address of %d bytes, or IPv4 as IPv6", ErrMalformed, len(b))
+	}
+	return ip, nil
+}
+
+func (n Node) wire() wireNode {
+	w := wireNode{
+		Endpoints: make([]wireEndpoint, 0, len(n.Endpoints)), Bindings: make([]wireBinding, 0, len(n.Bindings)),
+		Software: n.Software, Capabilities: n.Capabilities,
+	}
+	for _, e := range n.Endpoints {
+		w.Endpoints = append(w.Endpoints, wireEndpoint{Kind: e.Kind, IP: e.Addr.Addr().AsSlice(), Port: e.Addr.Port()})
+	}
+	for _, b := range n.Bindings {
+		ips := make([][]byte, 0, len(b.IPs))
+		for _, ip := range b.IPs {
+			ips = append(ips, ip.AsSlice())
+		}
+		w.Bindings = append(w.Bindings, wireBinding{MAC: b.MAC, IPs: ips})
+	}
+	return w
+}
+
+// check holds a node to what any member may say, and to the one order.
+func (n Node) check() error {
+	if len(n.Endpoints) > MaxEndpoints || len(n.Bindings) > MaxBindings {
+		return fmt.Errorf("%w: %d endpoints, %d bindings", ErrInvalid, len(n.Endpoints), len(n.Bindings))
+	}
+	if err := checkText("software", n.Software, MaxSoftware); err != nil {
+		return err
+	}
+	for _, e := range n.Endpoints {
+		if err := e.Check(); err != nil {
+			return err
+		}
+	}
+	for _, b := range n.Bindings {
+		if err := b.check(); err != nil {
+			return err
+		}
+	}
+	if !ascending(n.Endpoints, compareEndpoint) || !ascending(n.Bindings, compareBinding) {
+		return fmt.Errorf("%w: out of order or twice", ErrMalformed)
+	}
+	return nil
+}
+
+// Check refuses endpoints that a member must not make others send to. That an endpoint is not inside a prefix of the mesh
+// is checked where the prefixes are known.
+func (e Endpoint) Check() error {
+	ip := e.Addr.Addr()
+	switch {
+	case e.Kind < KindHost || e.Kind > KindAdvertised:
+		return fmt.Errorf("%w: endpoint of unknown kind %d", ErrInvalid, e.Kind)
+	case e.Addr.Port() == 0:
+		return fmt.Errorf("%w: endpoint with port 0", ErrInvalid)
+	case ip.Zone() != "" || ip.Is4In6() || !ip.IsGlobalUnicast():
+		// IsGlobalUnicast is false for the unspecified, loopback, multicast, link-local and limited broadcast addresses.
+		return fmt.Errorf("%w: endpoint %v", ErrInvalid, e.Addr)
+	case ip.Is4() && (ip.As4()[0] == 0 || ip.As4()[0] >= 240):
+		return fmt.Errorf("%w: endpoint %v is reserved", ErrInvalid, e.Addr)
+	}
+	return nil
+}
+
+func (b Binding) check() error {
+	if b.MAC == [6]byte{} || b.MAC[0]&1 != 0 {
+		return fmt.Errorf("%w: binding of MAC %x", ErrInvalid, b.MAC)
+	}
+	if len(b.IPs) > MaxIPs {
+		return fmt.Errorf("%w: %d addresses at one MAC", ErrInvalid, len(b.IPs))
+	}
+	for _, ip := range b.IPs {
+		if !ip.IsValid() || ip.Zone() != "" || ip.Is4In6() || ip.IsUnspecified() || ip.IsLoopback() || ip.IsMulticast() ||
+			ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+			return fmt.Errorf("%w: binding of address %v", ErrInvalid, ip)
+		}
+	}
+	if !ascending(b.IPs, netip.Addr.Compare) {
+		return fmt.Errorf("%w: addresses out of order or twice", ErrMalformed)
+	}
+	return nil
+}
+
+// normal returns n in the one order, without duplicates. It shares nothing with n.
+func (n Node) normal() Node {
+	n.Endpoints = slices.Clone(n.Endpoints)
+	for i, e := range n.Endpoints {
+		n.Endpoints[i].Addr = netip.AddrPortFrom(e.Addr.Addr().Unmap(), e.Addr.Port())
+	}
+	slices.SortFunc(n.Endpoints, compareEndpoint)
+	n.Endpoints = slices.CompactFunc(n.Endpoints, func(a, b Endpoint) bool { return a.Addr == b.Addr })
+	n.Bindings = slices.Clone(n.Bindings)
+	for i, b := range n.Bindings {
+		ips := slices.Clone(b.IPs)
+		for j := range ips {
+			ips[j] = ips[j].Unmap()
+		}
+		slices.SortFunc(ips, netip.Addr.Compare)
+		n.Bindings[i].IPs = slices.Compact(ips)
+	}
+	slices.SortStableFunc(n.Bindings, compareBinding)
+	n.Bindings = slices.CompactFunc(n.Bindings, func(a, b Binding) bool { return a.MAC == b.MAC })
+	return n
+}
+
+// Trim returns the part of n that a record can hold: without what Check refuses, cut to the bounds, and without the IPs
+// of the last bindings where the whole would be too large (l2 learns those from traffic).
+func (n Node) Trim() Node {
+	n = n.normal()
+	n.Endpoints = slices.DeleteFunc(n.Endpoints, func(e Endpoint) bool { return e.Check() != nil })
+	n.Endpoints = n.Endpoints[:min(len(n.Endpoints), MaxEndpoints)]
+	n.Software = printable(n.Software, MaxSoftware)
+	for i := range n.Bindings {
+		b := &n.Bindings[i]
+		b.IPs = slices.DeleteFunc(b.IPs, func(ip netip.Addr) bool { return Binding{b.MAC, []netip.Addr{ip}}.check() != nil })
+		b.IPs = b.IPs[:min(len(b.IPs), MaxIPs)]
+	}
+	n.Bindings = slices.DeleteFunc(n.Bindings, func(b Binding) bool { return b.check() != nil })
+	n.Bindings = n.Bindings[:min(len(n.Bindings), MaxBindings)]
+	for i := len(n.Bindings) - 1; i >= 0 && n.size() > maxNodeBody; i-- {
+		for ips := &n.Bindings[i].IPs; len(*ips) > 0 && n.size() > maxNodeBody; {
+			*ips = (*ips)[:len(*ips)-1]
+		}
+	}
+	return n
+}
+
+func (n Node) size() int {
+	b, err := canon.Marshal(n.wire())
+	if err != nil {
+		return MaxSize + 1
+	}
+	return len(b)
+}
+
+// The kinds that reach furthest sort first, so that Trim keeps them.
+func compareEndpoint(a, b Endpoint) int {
+	return cmp.Or(cmp.Compare(b.Kind, a.Kind), a.Addr.Compare(b.Addr))
+}
+
+func compareBinding(a, b Binding) int { return bytes.Compare(a.MAC[:], b.MAC[:]) }
+
+// ascending says that s is in strictly ascending order: sorted, and nothing twice.
+func ascending[T any](s []T, compare func(a, b T) int) bool {
+	for i := 1; i < len(s); i++ {
+		if compare(s[i-1], s[i]) >= 0 {
+			return false
+		}
+	}
+	return true
+}
