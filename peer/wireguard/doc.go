@@ -2,14 +2,14 @@
 // the time go in, messages, keys and the next deadline come out. It has no
 // socket, goroutine, timer or clock of its own.
 //
-//	            Local: static key, mac1/mac2 checks, rate limit (one per node)
-//	              |
-//	  type 1 --> InitiationKey --> who is it? --> Session.HandleInitiation
-//	  type 2 --> receiver index -----------------> Session.HandleResponse
-//	  type 3 --> receiver index -----------------> Session.HandleCookie
-//	  type 4 --> receiver index --> Keypair.Open --> Keypair.MarkReceived
-//	  frame  --> Session.SendKey --> Keypair.Seal --> Keypair.MarkSent
-//	  deadline ----------------------------------> Session.Tick
+//	          Local: static key, mac1/mac2 checks, rate limit (one per node)
+//	            |
+//	type 1 --> InitiationKey --> who is it? --> Session.HandleInitiation
+//	type 2 --> receiver index -----------------> Session.HandleResponse
+//	type 3 --> receiver index -----------------> Session.HandleCookie
+//	type 4 --> receiver index --> Keypair.Open --> Keypair.MarkReceived
+//	frame  --> Session.SendKey --> Keypair.Seal --> Keypair.MarkSent
+//	deadline ----------------------------------> Session.Tick
 //
 // "The paper" in comments is "WireGuard: Next Generation Kernel Network
 // Tunnel" by J. A. Donenfeld, with the section. Messages and timers are

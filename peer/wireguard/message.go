@@ -56,7 +56,7 @@ var (
 	ErrReplay     = errors.New("replayed")            // an initiation's timestamp or a packet's counter
 	ErrFlood      = errors.New("initiations too fast")
 	ErrUnexpected = errors.New("no handshake waits for this message")
-	ErrExpired    = errors.New("key expired")          // call Session.Initiate
+	ErrExpired    = errors.New("key expired")              // call Session.Initiate
 	ErrExhausted  = errors.New("key's counter is used up") // call Session.Initiate
 	ErrTooLong    = errors.New("plaintext too long")
 )

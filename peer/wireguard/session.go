@@ -1,6 +1,10 @@
 package wireguard
 
 import (
+	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"golang.zx2c4.com/wireguard/tai64n"
@@ -12,12 +16,13 @@ type Options struct {
 	PSK                 [32]byte
 	Member              bool                 // fast repetition of the first session's initiations, PROTOCOL.md section 4
 	PersistentKeepalive time.Duration        // 0 for none; the caller then calls Tick once to start it
-	NewIndex            func() uint32        // draws and registers an unused index; see the package comment
+	NewIndex            func() uint32        // draws and registers an unused index, see the package comment; nil draws blindly
 	Jitter              func() time.Duration // random, less than MaxJitter; nil for the usual
 	LastTimestamp       tai64n.Timestamp     // of a former Session of this peer, so that its initiations cannot be replayed
 }
 
-// Output is what the caller has to do after a call, in this order.
+// Output is what the caller has to do after a call, in this order. It holds
+// also when there was an error.
 type Output struct {
 	Removed     []uint32   // forget these indexes; a Keypair under one of them is dead
 	Added       []*Keypair // receive with these from now on
@@ -36,50 +41,220 @@ type Stats struct {
 
 // Session is the state machine of one remote peer. Its methods are called by
 // one goroutine at a time, but for SendKey, Remote and Stats.
-type Session struct{ remote wgtypes.Key }
+type Session struct {
+	local  *Local
+	remote wgtypes.Key
+	opts   Options
+	target targetKeys // for messages to the peer
+	jars   jars
+	higher bool // our public key is the higher one
+
+	keys    keyring
+	send    atomic.Pointer[Keypair] // keys.current, for SendKey
+	attempt attempt
+	clock   handshakeClock
+
+	activity activity
+	patience time.Duration // without an answer, until the next handshake
+}
+
+// handshakeClock is when handshake messages went which way.
+type handshakeClock struct {
+	sent          time.Time        // the last initiation or response that we made
+	sentStamp     tai64n.Timestamp // in our last initiation
+	accepted      time.Time        // when the peer's last initiation was
+	acceptedStamp tai64n.Timestamp // what it said
+}
 
 // NewSession returns the Session of remote, without a key. It takes remote
 // even if it is not a ValidKey, but then never gets to a key.
-func NewSession(l *Local, remote wgtypes.Key, opts Options) *Session { panic("todo") }
+func NewSession(l *Local, remote wgtypes.Key, opts Options) *Session {
+	if opts.NewIndex == nil {
+		opts.NewIndex = rand.Uint32
+	}
+	if opts.Jitter == nil {
+		opts.Jitter = func() time.Duration { return rand.N(MaxJitter) }
+	}
+	return &Session{
+		local:    l,
+		remote:   remote,
+		opts:     opts,
+		target:   newTargetKeys(remote),
+		jars:     make(jars),
+		higher:   bytes.Compare(l.public[:], remote[:]) > 0,
+		clock:    handshakeClock{acceptedStamp: opts.LastTimestamp},
+		activity: activity{epoch: l.epoch, persistent: opts.PersistentKeepalive > 0},
+		patience: KeepaliveTimeout + RekeyTimeout + opts.Jitter(),
+	}
+}
 
 // Remote returns the peer's public key.
 func (s *Session) Remote() wgtypes.Key { return s.remote }
 
 // Stats may be called at any time.
-func (s *Session) Stats() Stats { panic("todo") }
+func (s *Session) Stats() Stats {
+	st := Stats{TxBytes: s.activity.tx.Load(), RxBytes: s.activity.rx.Load()}
+	if n := s.activity.handshake.Load(); n != 0 {
+		st.LastHandshake = time.Unix(0, n)
+	}
+	return st
+}
 
 // LastTimestamp is the time stamp of the last initiation that was accepted.
-func (s *Session) LastTimestamp() tai64n.Timestamp { panic("todo") }
+func (s *Session) LastTimestamp() tai64n.Timestamp { return s.clock.acceptedStamp }
 
 // SendKey returns the key to send with, nil when there is none (call
 // Initiate). It is one atomic load and may be called at any time.
-func (s *Session) SendKey() *Keypair { panic("todo") }
+func (s *Session) SendKey() *Keypair {
+	if kp := s.send.Load(); kp != nil && kp.usable() {
+		return kp
+	}
+	return nil
+}
 
 // Initiate says that somebody wants to send and SendKey was nil. It does
-// nothing if there is a key by now, or a handshake already on its way.
-func (s *Session) Initiate(now time.Time) Output { panic("todo") }
+// nothing if there is a key by now. If a handshake is on its way, it only lets
+// that go on for another RekeyAttemptTime (paper, 6.4).
+func (s *Session) Initiate(now time.Time) Output {
+	var out Output
+	s.settle(&out, now)
+	if s.SendKey() == nil {
+		s.begin(now)
+		s.attempt.began = now
+		s.proceed(&out, now)
+	}
+	return s.done(out, now)
+}
 
 // Rekey starts a handshake although there may be a good key, which stays in
 // use meanwhile.
-func (s *Session) Rekey(now time.Time) Output { panic("todo") }
+func (s *Session) Rekey(now time.Time) Output {
+	var out Output
+	s.settle(&out, now)
+	s.begin(now)
+	s.proceed(&out, now)
+	return s.done(out, now)
+}
 
 // HandleInitiation answers an initiation of this peer.
-func (s *Session) HandleInitiation(h *Initiation, now time.Time) (Output, error) { panic("todo") }
+func (s *Session) HandleInitiation(h *Initiation, now time.Time) (Output, error) {
+	var out Output
+	s.settle(&out, now)
+	err := s.answer(&out, h, now)
+	return s.done(out, now), err
+}
+
+// answer makes the response to h, and the key that goes with it.
+func (s *Session) answer(out *Output, h *Initiation, now time.Time) error {
+	if h.remote != s.remote || !ValidKey(s.remote) {
+		return ErrKey
+	}
+	// Paper, 5.1: the greatest timestamp is kept, so that initiations cannot be replayed.
+	if !h.timestamp.After(s.clock.acceptedStamp) {
+		return ErrReplay
+	}
+	if gap := now.Sub(s.clock.accepted); gap >= 0 && gap <= InitiationGap {
+		return ErrFlood
+	}
+	index := s.opts.NewIndex()
+	msg, keys, err := h.writeResponse(s.opts.PSK, index)
+	if err != nil {
+		out.Removed = append(out.Removed, index)
+		return ErrUnexpected // h has been answered before
+	}
+	s.clock.accepted, s.clock.acceptedStamp, s.clock.sent = now, h.timestamp, now
+	s.activity.received(now, false)
+	s.activity.sent(now, false)
+	s.keys.respond(out, s.newKeypair(keys, index, h.sender, false, now))
+	s.attempt.postpone(now.Add(s.gap()))
+	out.Messages = append(out.Messages, msg)
+	return nil
+}
 
 // HandleResponse takes the answer to our initiation.
-func (s *Session) HandleResponse(msg []byte, now time.Time) (Output, error) { panic("todo") }
+func (s *Session) HandleResponse(msg []byte, now time.Time) (Output, error) {
+	var out Output
+	s.settle(&out, now)
+	err := s.conclude(&out, msg, now)
+	return s.done(out, now), err
+}
+
+// conclude makes the key of a response.
+func (s *Session) conclude(out *Output, msg []byte, now time.Time) error {
+	if t, ok := Type(msg); !ok || t != TypeResponse {
+		return ErrMessage
+	}
+	if s.attempt.state == nil || binary.LittleEndian.Uint32(msg[8:]) != s.attempt.index {
+		return ErrUnexpected
+	}
+	keys, err := readResponse(s.attempt.state, msg)
+	if err != nil {
+		return err
+	}
+	s.activity.received(now, false)
+	kp := s.newKeypair(keys, s.attempt.index, senderOf(msg), true, now)
+	s.attempt = attempt{}
+	s.keys.initiate(out, kp, s.opts.Member && s.higher)
+	s.establish(out, now)
+	out.Keepalive = true // confirms the key to the responder
+	return nil
+}
 
 // HandleCookie takes a cookie reply that came over path: any comparable value
-// that names the path in Stamp as well.
-func (s *Session) HandleCookie(msg []byte, path any, now time.Time) error { panic("todo") }
+// that names the path in Stamp as well. The cookie is used from the next Stamp
+// on; until then the paper (6.6) has the initiator wait for its usual repetition.
+func (s *Session) HandleCookie(msg []byte, path any, now time.Time) error {
+	if t, ok := Type(msg); !ok || t != TypeCookie {
+		return ErrMessage
+	}
+	j := s.jars[path]
+	if j == nil {
+		return ErrUnexpected
+	}
+	if !j.take(&s.target, msg, now) {
+		return ErrAuth
+	}
+	return nil
+}
 
 // Stamp sets mac1 and mac2 of a message of Output.Messages, in place, for the
 // path that it is about to take.
-func (s *Session) Stamp(msg []byte, path any, now time.Time) { panic("todo") }
-
-// Tick does what is due. It may be called at any time.
-func (s *Session) Tick(now time.Time) Output { panic("todo") }
+func (s *Session) Stamp(msg []byte, path any, now time.Time) {
+	if _, ok := Sender(msg); ok {
+		s.jars.at(path).stamp(&s.target, msg, now)
+	}
+}
 
 // Expire forgets all keys and the handshake that is on its way: after resume
 // from suspend (then call Initiate), or on close.
-func (s *Session) Expire(now time.Time) Output { panic("todo") }
+func (s *Session) Expire(now time.Time) Output {
+	var out Output
+	s.keys.clear(&out)
+	s.abandon(&out)
+	s.clock.sent = time.Time{}
+	s.activity.unanswered.Store(0)
+	s.activity.owed.Store(0)
+	s.activity.touch(s.activity.nanos(now))
+	return s.done(out, now)
+}
+
+// newKeypair makes a key; that of an initiator is confirmed by the response.
+func (s *Session) newKeypair(keys *transportKeys, local, remote uint32, initiator bool, now time.Time) *Keypair {
+	kp := &Keypair{
+		session:     s,
+		keys:        keys,
+		localIndex:  local,
+		remoteIndex: remote,
+		initiator:   initiator,
+		born:        s.activity.nanos(now),
+	}
+	kp.confirmed.Store(initiator)
+	return kp
+}
+
+// done publishes what SendKey returns and says when to come back.
+func (s *Session) done(out Output, now time.Time) Output {
+	s.send.Store(s.keys.current)
+	out.Wake = s.wake(now)
+	return out
+}
