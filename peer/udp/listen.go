@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"syscall"
 )
 
 // Options change how a socket is opened. The zero value is right for a node.
@@ -60,7 +59,7 @@ func ListenPort(port uint16, opts Options) (v4, v6 Conn, err error) {
 	const tries = 16 // for port 0: the port that one family got may be taken in the other
 	for range tries {
 		v4, v6, err = listenBoth(port, opts)
-		if err == nil || port != 0 || !errors.Is(err, syscall.EADDRINUSE) {
+		if err == nil || port != 0 || !errors.Is(err, errInUse) {
 			break
 		}
 	}
@@ -90,5 +89,5 @@ func listenBoth(port uint16, opts Options) (v4, v6 Conn, err error) {
 // noFamily reports that the host has no such address family, for example
 // because of ipv6.disable=1.
 func noFamily(err error) bool {
-	return errors.Is(err, syscall.EAFNOSUPPORT) || errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EPROTONOSUPPORT)
+	return errors.Is(err, errNoFamily) || errors.Is(err, errNoAddress)
 }
