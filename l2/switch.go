@@ -1,43 +1,240 @@
 package l2
 
-import "context"
+import (
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
 
 // Switch is a learning switch between a device and remote members.
-type Switch struct{ cfg Config }
+type Switch struct {
+	cfg     Config
+	start   time.Time
+	view    atomic.Pointer[view]
+	hosts   *fdb
+	heard   *neighbors
+	local   origin
+	batches sync.Pool // of *batch
 
-// RemotePort is the port to one remote member. Its methods may be called from
-// several goroutines.
-type RemotePort struct{}
+	fromDevice, fromRemotes flow
+
+	mu      sync.Mutex             // serialises changes of what follows and of view
+	remotes map[string]*RemotePort // by name
+	own     rights
+}
+
+// view is what the data path reads without a lock. It is immutable: changes
+// publish another one.
+type view struct {
+	own      rights
+	maxFrame int
+	ports    []*RemotePort       // in the order of Connect
+	owner    map[MAC]*RemotePort // of the members' own addresses
+}
+
+// rights is Allow, ready for use.
+type rights struct {
+	mac   MAC
+	limit int
+	vlans *vlanSet // nil: all
+}
+
+type vlanSet [vidMask + 1]bool
+
+func rightsOf(a Allow) rights {
+	r := rights{mac: a.MAC, limit: a.MaxMACs}
+	switch {
+	case r.limit <= 0 && a.Bridge:
+		r.limit = BridgeMaxMACs
+	case r.limit <= 0:
+		r.limit = DefaultMaxMACs
+	}
+	r.limit = min(r.limit, BridgeMaxMACs)
+	if a.VLANs != nil {
+		r.vlans = new(vlanSet)
+		r.vlans[0] = true
+		for _, vid := range a.VLANs {
+			r.vlans[vid&vidMask] = true
+		}
+	}
+	return r
+}
+
+func (r *rights) mayUse(vlan uint16) bool { return r.vlans == nil || r.vlans[vlan&vidMask] }
 
 // NewSwitch makes a switch without remotes.
-func NewSwitch(cfg Config) *Switch { return &Switch{cfg: cfg} }
+func NewSwitch(cfg Config) *Switch {
+	cfg.MTU = orDefault(cfg.MTU, DefaultMTU)
+	cfg.Age = orDefault(cfg.Age, DefaultAge)
+	cfg.StormRate = orDefault(cfg.StormRate, DefaultStormRate)
+	cfg.StormBurst = orDefault(cfg.StormBurst, DefaultStormBurst)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	s := &Switch{
+		cfg:     cfg,
+		start:   cfg.Now(),
+		hosts:   newFDB(cfg.Age),
+		heard:   newNeighbors(),
+		remotes: make(map[string]*RemotePort),
+	}
+	s.batches.New = func() any { return new(batch) }
+	s.SetOwn(Allow{MAC: cfg.MAC, Bridge: cfg.Bridge, MaxMACs: cfg.MaxMACs})
+	return s
+}
 
-// Run reads the device until ctx ends, then closes it. It returns nil on
-// cancellation and an error when the device fails.
-func (s *Switch) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+func orDefault[T int | time.Duration](v, def T) T {
+	if v <= 0 {
+		return def
+	}
+	return v
+}
+
+// now is the time since the switch's start, by Config.Now.
+func (s *Switch) now() time.Duration { return s.cfg.Now().Sub(s.start) }
+
+func (s *Switch) bucket() bucket {
+	return bucket{rate: int64(s.cfg.StormRate), burst: int64(s.cfg.StormBurst)}
+}
+
+// SetOwn replaces this node's own address and rights.
+func (s *Switch) SetOwn(own Allow) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.own.mac
+	s.own = rightsOf(own)
+	s.local.limit.Store(int32(s.own.limit))
+	s.publish()
+	if s.own.mac != old {
+		s.forgetMAC(s.own.mac)
+	}
+}
 
 // Connect adds the port to a remote, or replaces the port and the rights of a
 // remote that is there already; what was learned stays. name is opaque.
-func (s *Switch) Connect(name string, p Port, allow Allow) *RemotePort { return &RemotePort{} }
+//
+// The switch may call p until the batch in hand when Connect or Disconnect
+// replaces it has ended: p must bear that.
+func (s *Switch) Connect(name string, p Port, allow Allow) *RemotePort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.remotes[name]
+	if r == nil {
+		r = &RemotePort{sw: s, name: name, bum: s.bucket()}
+		r.remote = r
+		r.seen.Store(int64(s.now()))
+		s.remotes[name] = r
+	}
+	a := &attachment{port: p, rights: rightsOf(allow)}
+	old := r.at.Swap(a)
+	r.limit.Store(int32(a.limit))
+	if old == nil {
+		s.appendPort(r)
+	}
+	s.publish()
+	if old == nil || old.mac != a.mac {
+		s.forgetMAC(a.mac)
+	}
+	if holder := s.view.Load().owner[a.mac]; a.mac != (MAC{}) && holder != r {
+		s.cfg.Logger.Warn("a member's address is already in use by another and is not accepted from it", "mac", a.mac, "port", name)
+	}
+	return r
+}
 
 // Disconnect removes a remote and forgets the stations behind it.
-func (s *Switch) Disconnect(name string) {}
+func (s *Switch) Disconnect(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.remotes[name]
+	if r == nil {
+		return
+	}
+	delete(s.remotes, name)
+	r.at.Store(nil)
+	s.removePort(r)
+	s.publish()
+	r.settle()
+	behind := func(_ station, at *origin) bool { return at == &r.origin }
+	s.hosts.forget(behind)
+	s.heard.forget(behind)
+}
 
-// SetOwn replaces this node's own address and rights.
-func (s *Switch) SetOwn(own Allow) {}
+// appendPort and removePort copy: a published slice does not change. They need mu.
+func (s *Switch) appendPort(r *RemotePort) {
+	v := *s.view.Load()
+	v.ports = append(slices.Clip(v.ports), r)
+	s.view.Store(&v)
+}
 
-// Hosts lists the stations of the segment, ordered by VLAN and address.
-func (s *Switch) Hosts() []Host { return nil }
+func (s *Switch) removePort(r *RemotePort) {
+	v := *s.view.Load()
+	v.ports = slices.DeleteFunc(slices.Clone(v.ports), func(p *RemotePort) bool { return p == r })
+	s.view.Store(&v)
+}
 
-// Counters returns the totals since the start.
-func (s *Switch) Counters() Counters { return Counters{} }
+// publish makes the view anew from the ports and rights as they are. Of two
+// remotes with one address the first to connect has it; nobody has ours. It needs mu.
+func (s *Switch) publish() {
+	v := &view{own: s.own, maxFrame: s.cfg.MTU + headerLen + maxTags*tagLen, owner: make(map[MAC]*RemotePort)}
+	if old := s.view.Load(); old != nil {
+		v.ports = old.ports
+	}
+	for _, r := range v.ports {
+		mac := r.at.Load().mac
+		if _, taken := v.owner[mac]; !taken && mac != v.own.mac && mac != (MAC{}) {
+			v.owner[mac] = r
+		}
+	}
+	s.view.Store(v)
+}
 
-// Receive takes one Ethernet frame that came from the remote, valid for the call
-// only, and queues it for the device if the remote may send it.
-func (r *RemotePort) Receive(frame []byte) {}
+// forgetMAC makes room for a member's own address, which is never learned.
+func (s *Switch) forgetMAC(mac MAC) {
+	of := func(k station, _ *origin) bool { return k.mac() == mac }
+	s.hosts.forget(of)
+	s.heard.forget(of)
+}
 
-// Flush ends a batch: it writes what Receive has queued to the device.
-func (r *RemotePort) Flush() {}
+// locate returns where a station is, or nil when it is not known.
+func (s *Switch) locate(v *view, vlan uint16, mac MAC, now time.Duration) *origin {
+	if mac == v.own.mac {
+		return &s.local
+	}
+	if r := v.owner[mac]; r != nil {
+		return &r.origin
+	}
+	return s.hosts.lookup(stationOf(vlan, mac), now)
+}
 
-// Traffic returns what crossed the port since Connect made it.
-func (r *RemotePort) Traffic() Traffic { return Traffic{} }
+// admit checks that the source of a frame may come from o, and learns it.
+func (s *Switch) admit(v *view, h Header, o *origin, now time.Duration) reason {
+	if h.Src == v.own.mac {
+		return refuse(o.remote != nil)
+	}
+	if r := v.owner[h.Src]; r != nil {
+		return refuse(r != o.remote)
+	}
+	return s.hosts.learn(stationOf(h.VLAN, h.Src), o, now)
+}
+
+func refuse(stolen bool) reason {
+	if stolen {
+		return sourceMAC
+	}
+	return passed
+}
+
+// note remembers what the sender of an admitted frame says of its IP address.
+func (s *Switch) note(h Header, frame []byte, o *origin, now time.Duration) {
+	if h.EtherType != etherTypeARP && h.EtherType != etherTypeIPv6 {
+		return
+	}
+	if ip, ok := snoop(h, frame); ok {
+		s.heard.note(stationOf(h.VLAN, h.Src), o, ip, now)
+	}
+}

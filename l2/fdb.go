@@ -1,0 +1,169 @@
+package l2
+
+import (
+	"encoding/binary"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// station is the key of the tables: a MAC address in a VLAN.
+type station uint64
+
+func stationOf(vlan uint16, mac MAC) station {
+	return station(uint64(binary.BigEndian.Uint32(mac[0:4]))<<32 | uint64(binary.BigEndian.Uint16(mac[4:6]))<<16 | uint64(vlan))
+}
+
+func (s station) vlan() uint16 { return uint16(s) }
+
+func (s station) mac() (mac MAC) {
+	binary.BigEndian.PutUint32(mac[0:4], uint32(s>>32))
+	binary.BigEndian.PutUint16(mac[4:6], uint16(s>>16))
+	return mac
+}
+
+// origin is a place that frames come from: the device or a remote. Plugs will be
+// further local ones.
+type origin struct {
+	remote    *RemotePort  // nil: local
+	limit     atomic.Int32 // stations it may bring besides its own address
+	stations  int          // it has brought; guarded by fdb.mu
+	neighbors int          // entries of it in the neighbour table; guarded by neighbors.mu
+}
+
+const (
+	maxStations = 32768       // of all origins together, about 5 MB
+	sweepEvery  = time.Second // at most: a flood of addresses must not buy a walk of the table each
+)
+
+// fdb is the forwarding database: behind which origin a station was last heard.
+// Addresses of members are not in it, they are in the view.
+type fdb struct {
+	age time.Duration
+
+	mu    sync.RWMutex
+	hosts map[station]*entry
+	swept time.Duration
+}
+
+type entry struct {
+	at   *origin
+	seen atomic.Int64 // time.Duration since the switch's start
+}
+
+func newFDB(age time.Duration) *fdb {
+	return &fdb{age: age, hosts: make(map[station]*entry), swept: -sweepEvery}
+}
+
+// lookup returns where a station is, or nil when it is not known.
+func (f *fdb) lookup(k station, now time.Duration) *origin {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	e := f.hosts[k]
+	if e == nil || f.expired(e, now) {
+		return nil
+	}
+	return e.at
+}
+
+func (f *fdb) expired(e *entry, now time.Duration) bool {
+	return now-time.Duration(e.seen.Load()) >= f.age
+}
+
+// learn notes that a frame of station k came from o. It returns passed, or why
+// the frame must be dropped.
+//
+// A station does not move to another origin before it has aged: a member could
+// take over any host by one frame otherwise. (Between two members that may bridge,
+// asking the host where it is will settle it: that belongs into the second case.)
+func (f *fdb) learn(k station, o *origin, now time.Duration) reason {
+	f.mu.RLock()
+	e := f.hosts[k]
+	switch {
+	case e == nil:
+	case e.at == o:
+		if old := e.seen.Load(); old < int64(now) {
+			e.seen.Store(int64(now))
+		}
+		f.mu.RUnlock()
+		return passed
+	case !f.expired(e, now):
+		f.mu.RUnlock()
+		return sourceMoved
+	}
+	f.mu.RUnlock()
+	return f.place(k, o, now)
+}
+
+// place is learn for a station that is new or has aged.
+func (f *fdb) place(k station, o *origin, now time.Duration) reason {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e := f.hosts[k]
+	if e != nil && e.at != o && !f.expired(e, now) {
+		return sourceMoved // another goroutine was quicker
+	}
+	if e != nil && e.at == o {
+		e.seen.Store(int64(now))
+		return passed
+	}
+	limit := int(o.limit.Load())
+	if o.stations >= limit || len(f.hosts) >= maxStations {
+		f.sweep(now)
+	}
+	if o.stations >= limit {
+		return sourceLimit
+	}
+	if e = f.hosts[k]; e != nil {
+		f.remove(k, e)
+	}
+	if len(f.hosts) >= maxStations {
+		return passed // not learned: it works by flooding
+	}
+	e = &entry{at: o}
+	e.seen.Store(int64(now))
+	f.hosts[k] = e
+	o.stations++
+	return passed
+}
+
+// remove needs mu.
+func (f *fdb) remove(k station, e *entry) {
+	delete(f.hosts, k)
+	e.at.stations--
+}
+
+// sweep removes what has aged. It needs mu.
+func (f *fdb) sweep(now time.Duration) {
+	if now-f.swept < sweepEvery {
+		return
+	}
+	f.swept = now
+	for k, e := range f.hosts {
+		if f.expired(e, now) {
+			f.remove(k, e)
+		}
+	}
+}
+
+// forget removes every station for which gone holds.
+func (f *fdb) forget(gone func(station, *origin) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for k, e := range f.hosts {
+		if gone(k, e.at) {
+			f.remove(k, e)
+		}
+	}
+}
+
+// each calls yield for every station that has not aged. yield must not call f.
+func (f *fdb) each(now time.Duration, yield func(k station, at *origin, age time.Duration)) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	for k, e := range f.hosts {
+		if !f.expired(e, now) {
+			yield(k, e.at, now-time.Duration(e.seen.Load()))
+		}
+	}
+}

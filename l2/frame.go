@@ -1,0 +1,83 @@
+package l2
+
+import "encoding/binary"
+
+// EtherTypes that the switch looks at.
+const (
+	etherTypeARP  = 0x0806
+	etherTypeIPv6 = 0x86dd
+	etherTypeVLAN = 0x8100 // 802.1Q
+	etherTypeSVID = 0x88a8 // 802.1ad, the outer tag of QinQ
+)
+
+const (
+	headerLen = 14
+	tagLen    = 4
+	maxTags   = 2 // whose bytes do not count towards the MTU
+	vidMask   = 0x0fff
+)
+
+// Header is what the switch reads of a frame.
+//
+//	 0             6             12            14
+//	+-------------+-------------+-------------+---------
+//	| destination | source      | EtherType   | payload      untagged
+//	+-------------+-------------+-------------+---------
+//	                            | 81 00 | pri, VID (12) | EtherType | payload
+//
+// Frames carry no FCS.
+type Header struct {
+	Dst, Src  MAC
+	VLAN      uint16 // of the outermost tag; 0 for untagged and priority-tagged frames
+	EtherType uint16 // behind at most two tags; below 1536 it is an 802.3 length
+	Payload   int    // offset of what follows the EtherType
+}
+
+// ParseHeader reads the Ethernet header of frame. It reports false when the header
+// or a tag in it is cut off.
+func ParseHeader(frame []byte) (h Header, ok bool) {
+	if len(frame) < headerLen {
+		return Header{}, false
+	}
+	h.Dst = MAC(frame[0:6])
+	h.Src = MAC(frame[6:12])
+	h.EtherType = binary.BigEndian.Uint16(frame[12:14])
+	h.Payload = headerLen
+	for tags := 0; tags < maxTags && isTag(h.EtherType); tags++ {
+		if len(frame) < h.Payload+tagLen {
+			return Header{}, false
+		}
+		if tags == 0 {
+			h.VLAN = binary.BigEndian.Uint16(frame[14:16]) & vidMask
+		}
+		h.EtherType = binary.BigEndian.Uint16(frame[h.Payload+2:])
+		h.Payload += tagLen
+	}
+	return h, true
+}
+
+func isTag(etherType uint16) bool {
+	return etherType == etherTypeVLAN || etherType == etherTypeSVID
+}
+
+// reserved reports whether dst is one of 01:80:c2:00:00:00 to 0f: spanning tree,
+// pause, LACP, LLDP. A bridge never forwards them (802.1Q 8.6.3).
+func reserved(dst MAC) bool {
+	return dst[0] == 0x01 && dst[1] == 0x80 && dst[2] == 0xc2 && dst[3] == 0 && dst[4] == 0 && dst[5] < 0x10
+}
+
+// lawful checks what holds for frames of every origin. It returns passed or why
+// the frame is dropped.
+func lawful(h Header, size, maxFrame int) reason {
+	switch {
+	case size > maxFrame:
+		return oversize
+	case reserved(h.Dst):
+		return reservedMulticast
+	case h.Src.Multicast():
+		return sourceMulticast
+	case h.Src == MAC{}:
+		return sourceZero
+	}
+	return passed
+}

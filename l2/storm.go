@@ -1,0 +1,37 @@
+package l2
+
+import "time"
+
+// bucket is a token bucket without a clock: a token is a BUM frame. It counts in
+// billionths of a token, so that it is exact. The zero value starts full.
+type bucket struct {
+	rate  int64 // tokens per second
+	burst int64
+	spent int64         // billionths missing until it is full
+	last  time.Duration // when spent was brought up to date
+}
+
+const token = int64(time.Second) // billionths: one nanosecond at rate 1 is one of them
+
+// take removes one token and reports whether there was one.
+func (b *bucket) take(now time.Duration) bool {
+	b.fill(now)
+	if b.spent > (b.burst-1)*token {
+		return false
+	}
+	b.spent += token
+	return true
+}
+
+func (b *bucket) fill(now time.Duration) {
+	passed := int64(now - b.last)
+	if passed <= 0 {
+		return
+	}
+	b.last = now
+	if passed >= b.spent/b.rate+1 { // also what could overflow below
+		b.spent = 0
+		return
+	}
+	b.spent = max(0, b.spent-passed*b.rate)
+}
