@@ -24,11 +24,11 @@ type activity struct {
 	rx atomic.Uint64
 }
 
-// nanos is now as the atomics hold it.
-func (a *activity) nanos(now time.Time) int64 { return max(int64(now.Sub(a.epoch)), 1) }
+// nanos is now as the atomics hold it: the epoch is 1.
+func (a *activity) nanos(now time.Time) int64 { return max(int64(now.Sub(a.epoch)), 0) + 1 }
 
 // time is the inverse of nanos.
-func (a *activity) time(nanos int64) time.Time { return a.epoch.Add(time.Duration(nanos)) }
+func (a *activity) time(nanos int64) time.Time { return a.epoch.Add(time.Duration(nanos - 1)) }
 
 // sent notes that something authenticated was sent, a handshake too.
 func (a *activity) sent(now time.Time, data bool) int64 {
