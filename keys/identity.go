@@ -151,3 +151,23 @@ func checkSigningKey(key []byte) error {
 	}
 	return nil
 }
+
+// identityVersion begins an identity on disk: version (1), signing seed (32),
+// WireGuard key (32), probe key (32).
+const identityVersion = 1
+
+func (i *Identity) marshal() []byte {
+	b := append([]byte{identityVersion}, i.Sign.Seed()...)
+	return append(append(b, i.WireGuard[:]...), i.Probe[:]...)
+}
+
+func parseIdentity(b []byte) (*Identity, error) {
+	if len(b) != 97 || b[0] != identityVersion {
+		return nil, fmt.Errorf("parse identity: %w", ErrCorrupt)
+	}
+	return &Identity{
+		Sign:      ed25519.NewKeyFromSeed(b[1:33]),
+		WireGuard: wgtypes.Key(b[33:65]),
+		Probe:     wgtypes.Key(b[65:97]),
+	}, nil
+}
