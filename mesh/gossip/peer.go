@@ -1,0 +1,208 @@
+package gossip
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"meshd/keys"
+)
+
+// What one member may send us. Its own memberlist stays far below.
+const (
+	packetRate, packetBurst         = 50, 100
+	byteRate, byteBurst             = 64 << 10, 128 << 10
+	accusationRate, accusationBurst = 16, 128
+	errandRate, errandBurst         = 8, 32 // indirect pings: each makes us send one packet
+)
+
+// Incarnations. memberlist's are 32 bits wide and wrap, after which nobody believes a member any more. So they may grow
+// freely only up to a floor that leaves restarts and floods room enough, and from there by 64 and then one a second: 2^31 is
+// 68 years away.
+const (
+	fedIncarnation   = 1 // what we feed of others at first; it is never passed on, and their own begin at 2
+	incarnationFloor = 1 << 20
+	incarnationStep  = 64
+	maxIncarnation   = 1<<31 - 1
+)
+
+const (
+	heardFor     = 10 * time.Second // a packet from a member shows it alive for so long
+	goodbyeFor   = 10 * time.Second // what trails a goodbye does not revive
+	feedAgain    = 2 * time.Second
+	tellInterval = 5 * time.Second // our own incarnation goes to each peer we talk to
+	askInterval  = 10 * time.Second
+	askCount     = 2
+)
+
+// peer is what is known of one member, ourselves included.
+type peer struct {
+	id   keys.NodeID
+	addr [16]byte
+
+	incarnation uint32 // the highest one seen
+	growth      *rate.Limiter
+	joined      bool // memberlist knows it
+	up          bool // memberlist thinks that it lives
+	confirmed   bool // and somebody has evidence, or it is only our assumption
+	shown       bool // what Alive said last
+
+	fed, heard, left time.Time
+	told             time.Time
+	toldIncarnation  uint32
+
+	packets, bytes, accusations, errands *rate.Limiter
+}
+
+func newPeer(id keys.NodeID) *peer {
+	return &peer{
+		id: id, addr: syntheticAddr(id),
+		growth:      rate.NewLimiter(1, incarnationStep),
+		packets:     rate.NewLimiter(packetRate, packetBurst),
+		bytes:       rate.NewLimiter(byteRate, byteBurst),
+		accusations: rate.NewLimiter(accusationRate, accusationBurst),
+		errands:     rate.NewLimiter(errandRate, errandBurst),
+	}
+}
+
+// believe records an incarnation that was claimed, and says whether it may be. A member may say anything of itself.
+func (p *peer) believe(incarnation uint32, itself bool, now time.Time) bool {
+	if incarnation > maxIncarnation {
+		return false
+	}
+	if base := max(p.incarnation, incarnationFloor); !itself && incarnation > base {
+		if step := incarnation - base; step > incarnationStep || !p.growth.AllowN(now, int(step)) {
+			return false
+		}
+	}
+	p.incarnation = max(p.incarnation, incarnation)
+	return true
+}
+
+// alive is the hint. reachable is better evidence than memberlist's.
+func (p *peer) alive(reachable bool, now time.Time) bool {
+	if since(p.left, now) < goodbyeFor {
+		return false
+	}
+	return reachable || since(p.heard, now) < heardFor || p.up && p.confirmed
+}
+
+// changes says whether the hint is other than it was.
+func (p *peer) changes(reachable bool, now time.Time) bool {
+	was := p.shown
+	p.shown = p.alive(reachable, now)
+	return p.shown != was
+}
+
+// since is the time from t to now; for ever if t never was.
+func since(t, now time.Time) time.Duration {
+	if t.IsZero() {
+		return 1<<63 - 1
+	}
+	return now.Sub(t)
+}
+
+// table holds the peers by name: members and nobody else.
+type table struct {
+	self    *peer
+	peers   map[string]*peer
+	removed []*peer // memberlist has yet to hear that they are gone
+	asked   time.Time
+}
+
+func newTable(self keys.NodeID) *table {
+	p := newPeer(self)
+	return &table{self: p, peers: map[string]*peer{self.String(): p}}
+}
+
+// setMembers makes the members those of ids and ourselves.
+func (t *table) setMembers(ids []keys.NodeID) {
+	want := make(map[string]keys.NodeID, len(ids))
+	for _, id := range ids {
+		want[id.String()] = id
+	}
+	for name, p := range t.peers {
+		if _, ok := want[name]; !ok && p != t.self {
+			delete(t.peers, name)
+			if p.joined {
+				t.removed = append(t.removed, p)
+			}
+		}
+	}
+	for name, id := range want {
+		if t.peers[name] == nil {
+			t.peers[name] = newPeer(id)
+		}
+	}
+}
+
+// feeds returns what memberlist has to be told: members that it does not know, that it thinks dead though there is
+// better evidence, or that are members no longer. At most limit at a time; it is asked again.
+func (t *table) feeds(now time.Time, reachable func(keys.NodeID) bool, limit int) []message {
+	var out []message
+	for len(t.removed) > 0 && len(out) < limit {
+		p := t.removed[0]
+		t.removed = t.removed[1:]
+		out = append(out, message{kind: kindDead, incarnation: p.incarnation, node: p.id.String(), from: t.self.id.String()})
+	}
+	for _, p := range t.peers {
+		if len(out) >= limit {
+			break
+		}
+		if p == t.self || since(p.fed, now) < feedAgain || p.joined && (p.up || !p.evidence(now, reachable)) {
+			continue
+		}
+		if p.joined || p.incarnation > fedIncarnation {
+			if !p.believe(p.incarnation+1, true, now) {
+				continue
+			}
+		} else {
+			p.incarnation = fedIncarnation
+		}
+		p.fed = now
+		out = append(out, p.aliveMessage())
+	}
+	return out
+}
+
+func (p *peer) evidence(now time.Time, reachable func(keys.NodeID) bool) bool {
+	return since(p.left, now) >= goodbyeFor && (since(p.heard, now) < heardFor/2 || reachable(p.id))
+}
+
+func (p *peer) aliveMessage() message {
+	return message{
+		kind: kindAlive, incarnation: p.incarnation, node: p.id.String(), addr: p.addr[:], port: port, versions: ownVersions(),
+	}
+}
+
+// asks picks members that memberlist has given up, so that they are asked whether they live: memberlist never would, and two
+// halves of a network would stay apart for ever.
+func (t *table) asks(now time.Time) []*peer {
+	if since(t.asked, now) < askInterval {
+		return nil
+	}
+	t.asked = now
+	var out []*peer
+	seen := 0
+	for _, p := range t.peers {
+		if p == t.self || p.up || !p.joined || !p.left.IsZero() {
+			continue
+		}
+		if seen++; len(out) < askCount {
+			out = append(out, p)
+		} else if i := rand.IntN(seen); i < askCount { // reservoir sampling
+			out[i] = p
+		}
+	}
+	return out
+}
+
+// changes says whether any hint is other than it was.
+func (t *table) changes(now time.Time, reachable func(keys.NodeID) bool) bool {
+	changed := false
+	for _, p := range t.peers {
+		changed = p.changes(reachable(p.id), now) || changed
+	}
+	return changed
+}
