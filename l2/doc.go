@@ -1,15 +1,15 @@
 // Package l2 answers one question: which port does this frame leave by, and may
 // it? It knows Ethernet and nothing of members, keys or UDP.
 //
-//	         host                           remote members
-//	          |                               ^        |
-//	    Device (TAP)                     Port.Send   RemotePort.Receive
-//	          |                               |        |
-//	     [cut | merge]  super-frames          |        |
-//	          |                               |        |
-//	          +---> Switch.Run: guard, learn, look up  |
-//	          |                                        |
-//	          +<-- write <-- guard by origin, learn <--+
+//	     host                           remote members
+//	      |                               ^        |
+//	Device (TAP)                     Port.Send   RemotePort.Receive
+//	      |                               |        |
+//	 [cut | merge]  super-frames          |        |
+//	      |                               |        |
+//	      +---> Switch.Run: guard, learn, look up  |
+//	      |                                        |
+//	      +<-- write <-- guard by origin, learn <--+
 //
 // A frame from the device leaves by one port, or by all when its destination is
 // broadcast, multicast or unknown (BUM). A frame from a remote goes to the device

@@ -1,0 +1,44 @@
+//go:build !linux && !darwin && !windows
+
+package l2
+
+import (
+	"errors"
+	"net/netip"
+	"runtime"
+)
+
+// TAP is not there on this system.
+type TAP struct{}
+
+// OpenTAP returns an error: there is no driver for this system.
+func OpenTAP(cfg TAPConfig) (*TAP, error) {
+	return nil, &DeviceError{"open tap", cfg.Name, errors.New("meshd has no TAP driver for " + runtime.GOOS), "use --no-tap"}
+}
+
+// RemoveTAP has nothing to remove.
+func RemoveTAP(string) error { return nil }
+
+// SetAddresses returns errors.ErrUnsupported.
+func (t *TAP) SetAddresses([]netip.Prefix) error { return errors.ErrUnsupported }
+
+// Problems returns nothing.
+func (t *TAP) Problems() []Problem { return nil }
+
+// Remove does nothing.
+func (t *TAP) Remove() error { return nil }
+
+// MTU returns 0.
+func (t *TAP) MTU() int { return 0 }
+
+// Name returns "".
+func (t *TAP) Name() string { return "" }
+
+// Read returns errors.ErrUnsupported.
+func (t *TAP) Read([][]byte) (int, error) { return 0, errors.ErrUnsupported }
+
+// Write returns errors.ErrUnsupported.
+func (t *TAP) Write([][]byte) error { return errors.ErrUnsupported }
+
+// Close does nothing.
+func (t *TAP) Close() error { return nil }
