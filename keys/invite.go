@@ -68,14 +68,16 @@ type Invite struct {
 	Uses      int
 	Roles     Roles
 
-	// Behind a pointer: fmt follows no pointer inside a struct, so that the
-	// secret stays hidden also in a struct that holds an Invite unexported.
-	secret *inviteSecret
+	// Behind a function, which fmt never calls: where a struct holds an Invite
+	// unexported, fmt goes by its fields and not by its Format method.
+	secret func() inviteSecret
 }
 
+// inviteSecret is the seed of the key that proves possession, and the text that
+// carries it.
 type inviteSecret struct {
-	seed      [ed25519.SeedSize]byte
-	signature [ed25519.SignatureSize]byte
+	seed [ed25519.SeedSize]byte
+	text string
 }
 
 // inviteWire is an invite as text carries it. In what the issuer signs, Secret
@@ -104,14 +106,16 @@ func NewInvite(s *Signer, o InviteOptions, now time.Time) (*Invite, error) {
 	i := &Invite{
 		Root: bytes.Clone(o.Root), Network: o.Network, Issuer: s.ID(), IssuerKey: [32]byte(s.public()),
 		Entries: append([]string(nil), o.Entries...), Expires: o.Expires.UTC().Truncate(time.Second),
-		Uses: max(o.Uses, 1), Roles: roles, secret: &inviteSecret{},
+		Uses: max(o.Uses, 1), Roles: roles,
 	}
 	if _, err := rand.Read(i.ID[:]); err != nil {
 		return nil, fmt.Errorf("make invite: %w", err)
 	}
-	if _, err := rand.Read(i.secret.seed[:]); err != nil {
+	var seed [ed25519.SeedSize]byte
+	if _, err := rand.Read(seed[:]); err != nil {
 		return nil, fmt.Errorf("make invite: %w", err)
 	}
+	i.hide(seed, "")
 	if o.Uses < 0 {
 		return nil, fmt.Errorf("make invite: %d uses", o.Uses)
 	}
@@ -125,7 +129,11 @@ func NewInvite(s *Signer, o InviteOptions, now time.Time) (*Invite, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make invite: %w", err)
 	}
-	copy(i.secret.signature[:], s.Sign(message))
+	text, err := i.write(s.Sign(message))
+	if err != nil {
+		return nil, fmt.Errorf("make invite: %w", err)
+	}
+	i.hide(seed, text)
 	return i, nil
 }
 
@@ -199,7 +207,10 @@ func (i *Invite) signed() ([]byte, error) {
 	return append([]byte("meshd/1/invite\x00"), b...), err
 }
 
-func (i *Invite) key() ed25519.PrivateKey { return ed25519.NewKeyFromSeed(i.secret.seed[:]) }
+func (i *Invite) key() ed25519.PrivateKey {
+	seed := i.secret().seed
+	return ed25519.NewKeyFromSeed(seed[:])
+}
 
 // proofKey is the public half of the secret.
 func (i *Invite) proofKey() ed25519.PublicKey { return i.key().Public().(ed25519.PublicKey) }
@@ -207,18 +218,30 @@ func (i *Invite) proofKey() ed25519.PublicKey { return i.key().Public().(ed25519
 // NetworkID is the id of the invite's network.
 func (i *Invite) NetworkID() NetworkID { return networkID(i.Root) }
 
-// Text is the invite as one line, with the secret: for the one who is invited
-// and for nobody else.
-func (i *Invite) Text() (string, error) {
+func (i *Invite) hide(seed [ed25519.SeedSize]byte, text string) {
+	i.secret = func() inviteSecret { return inviteSecret{seed, text} }
+}
+
+// write makes the text form.
+func (i *Invite) write(signature []byte) (string, error) {
 	w := i.wire()
-	w.Secret, w.Signature = i.secret.seed, i.secret.signature[:]
+	w.Secret, w.Signature = i.secret().seed, signature
 	b, err := canon.Marshal(w)
 	if err != nil {
-		return "", fmt.Errorf("write invite: %w", err)
+		return "", err
 	}
-	sum := sha256.Sum256(b)
-	return invitePrefix + base64.RawURLEncoding.EncodeToString(append(b, sum[:inviteChecksum]...)), nil
+	return invitePrefix + base64.RawURLEncoding.EncodeToString(append(b, checksum(b)...)), nil
 }
+
+// checksum tells a mistyped text from one that was changed.
+func checksum(b []byte) []byte {
+	sum := sha256.Sum256(b)
+	return sum[:inviteChecksum]
+}
+
+// Text is the invite as one line, with the secret: for the one who is invited
+// and for nobody else.
+func (i *Invite) Text() string { return i.secret().text }
 
 // IsInvite says whether a text is meant as an invite, so that it is neither
 // shown nor looked up as a host.
@@ -241,8 +264,13 @@ func ParseInvite(text string, now time.Time) (*Invite, error) {
 	i := &Invite{
 		Root: w.Root[:], Network: w.Network, Issuer: nodeID(w.IssuerKey[:]), IssuerKey: w.IssuerKey,
 		Entries: w.Entries, ID: w.ID, Expires: time.Unix(int64(w.Expires), 0).UTC(), Uses: int(w.Uses), Roles: roles,
-		secret: &inviteSecret{w.Secret, [ed25519.SignatureSize]byte(w.Signature)},
 	}
+	i.hide(w.Secret, "")
+	text, err = i.write(w.Signature)
+	if err != nil {
+		return nil, fmt.Errorf("read invite: %w", ErrMalformed)
+	}
+	i.hide(w.Secret, text)
 	message, err := i.signed()
 	if err != nil {
 		return nil, fmt.Errorf("read invite: %w", ErrMalformed)
@@ -273,8 +301,8 @@ func parseInviteText(text string) (w inviteWire, err error) {
 	if err != nil || len(b) < inviteChecksum {
 		return w, ErrMalformed
 	}
-	b, checksum := b[:len(b)-inviteChecksum], b[len(b)-inviteChecksum:]
-	if sum := sha256.Sum256(b); !bytes.Equal(sum[:inviteChecksum], checksum) {
+	b, sum := b[:len(b)-inviteChecksum], b[len(b)-inviteChecksum:]
+	if !bytes.Equal(checksum(b), sum) {
 		return w, fmt.Errorf("%w: a character is missing or mistyped", ErrMalformed)
 	}
 	if canon.Unmarshal(b, &w) != nil {

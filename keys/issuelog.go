@@ -49,7 +49,6 @@ type IssueLog struct {
 type InviteRecord struct {
 	ID       InviteID
 	ProofKey [32]byte // the public half of the secret
-	Created  time.Time
 	Expires  time.Time
 	Uses     int
 	Roles    Roles
@@ -85,7 +84,6 @@ type inviteEntry struct {
 	_        struct{} `cbor:",toarray"`
 	ID       [16]byte
 	ProofKey [32]byte
-	Created  int64
 	Expires  int64
 	Uses     uint16
 	Roles    string
@@ -101,7 +99,6 @@ type redeemEntry struct {
 type revokeEntry struct {
 	_  struct{} `cbor:",toarray"`
 	ID [16]byte
-	At int64
 }
 
 type issueEntry struct {
@@ -177,7 +174,7 @@ func (l *IssueLog) applyInvite(e inviteEntry) error {
 		return nil // recorded twice
 	}
 	l.invites[e.ID] = &InviteRecord{
-		ID: e.ID, ProofKey: e.ProofKey, Created: time.Unix(e.Created, 0).UTC(),
+		ID: e.ID, ProofKey: e.ProofKey,
 		Expires: time.Unix(e.Expires, 0).UTC(), Uses: int(e.Uses), Roles: roles,
 	}
 	return nil
@@ -211,11 +208,11 @@ func (l *IssueLog) applyIssue(e issueEntry) error {
 }
 
 // RecordInvite makes an invite redeemable. It comes before the invite is shown.
-func (l *IssueLog) RecordInvite(i *Invite, now time.Time) error {
+func (l *IssueLog) RecordInvite(i *Invite) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := inviteEntry{
-		ID: i.ID, ProofKey: [32]byte(i.proofKey()), Created: now.Unix(),
+		ID: i.ID, ProofKey: [32]byte(i.proofKey()),
 		Expires: i.Expires.Unix(), Uses: uint16(i.Uses), Roles: i.Roles.String(),
 	}
 	if err := record(l, entryInvite, e, l.applyInvite); err != nil {
@@ -225,7 +222,7 @@ func (l *IssueLog) RecordInvite(i *Invite, now time.Time) error {
 }
 
 // RevokeInvite ends an invite. Who has joined by it stays.
-func (l *IssueLog) RevokeInvite(id InviteID, now time.Time) error {
+func (l *IssueLog) RevokeInvite(id InviteID) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch r := l.invites[id]; {
@@ -234,7 +231,7 @@ func (l *IssueLog) RevokeInvite(id InviteID, now time.Time) error {
 	case r.Revoked:
 		return nil
 	}
-	if err := record(l, entryRevoke, revokeEntry{ID: id, At: now.Unix()}, l.applyRevoke); err != nil {
+	if err := record(l, entryRevoke, revokeEntry{ID: id}, l.applyRevoke); err != nil {
 		return fmt.Errorf("revoke invite: %w", err)
 	}
 	return nil
@@ -289,7 +286,7 @@ func (l *IssueLog) Invite(id InviteID) (InviteRecord, bool) {
 	return r.clone(), true
 }
 
-// Invites lists all invites, oldest first.
+// Invites lists all invites, by their end.
 func (l *IssueLog) Invites() []InviteRecord {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -298,7 +295,7 @@ func (l *IssueLog) Invites() []InviteRecord {
 		out = append(out, r.clone())
 	}
 	slices.SortFunc(out, func(a, b InviteRecord) int {
-		return cmp.Or(a.Created.Compare(b.Created), bytes.Compare(a.ID[:], b.ID[:]))
+		return cmp.Or(a.Expires.Compare(b.Expires), bytes.Compare(a.ID[:], b.ID[:]))
 	})
 	return out
 }
