@@ -58,17 +58,17 @@ type source struct {
 func fields(kind byte) []string {
 	switch kind {
 	case kindPing:
-		return []string{"SeqNo", "Node", "SourceAddr", "SourcePort", "SourceNode"}
+		return []string{"Node", "SeqNo", "SourceAddr", "SourceNode", "SourcePort"}
 	case kindIndirectPing:
-		return []string{"SeqNo", "Target", "Port", "Node", "Nack", "SourceAddr", "SourcePort", "SourceNode"}
+		return []string{"Nack", "Node", "Port", "SeqNo", "SourceAddr", "SourceNode", "SourcePort", "Target"}
 	case kindAck:
-		return []string{"SeqNo", "Payload"}
+		return []string{"Payload", "SeqNo"}
 	case kindNack:
 		return []string{"SeqNo"}
 	case kindSuspect, kindDead:
-		return []string{"Incarnation", "Node", "From"}
+		return []string{"From", "Incarnation", "Node"}
 	case kindAlive:
-		return []string{"Incarnation", "Node", "Addr", "Port", "Meta", "Vsn"}
+		return []string{"Addr", "Incarnation", "Meta", "Node", "Port", "Vsn"}
 	}
 	return nil
 }

@@ -32,7 +32,7 @@ const (
 	goodbyeFor   = 10 * time.Second // what trails a goodbye does not revive
 	feedAgain    = 2 * time.Second
 	tellInterval = 5 * time.Second // our own incarnation goes to each peer we talk to
-	askInterval  = 10 * time.Second
+	askInterval  = 5 * time.Second
 	askCount     = 2
 )
 

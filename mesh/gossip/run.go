@@ -26,13 +26,14 @@ func (g *Gossip) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("start gossip: %w", err)
 	}
-	// Our own incarnation becomes 2, so that 1 always means "only known from records".
-	if err := list.UpdateNode(leaveTimeout); err != nil {
-		g.config.Logger.Debug("announce ourselves", "error", err)
-	}
 	g.setList(list)
 	defer g.setList(nil)
 	defer list.Shutdown() //nolint:errcheck // it only fails where the transport does, and ours does not
+
+	// Our own incarnation becomes 2, so that 1 always means "only known from records". UpdateNode would do the same, but a
+	// broadcast that replaces the only one in memberlist's queue takes its number with it, and one that follows overwrites it.
+	self := message{kind: kindSuspect, incarnation: fedIncarnation, node: g.config.Self.String(), from: g.config.Self.String()}
+	g.transport.packets <- g.incoming(g.config.Self, self.append(nil))
 
 	ticker := time.NewTicker(planInterval)
 	defer ticker.Stop()
