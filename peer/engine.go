@@ -88,7 +88,8 @@ type control struct {
 	local     *wireguard.Local
 	byID      map[keys.NodeID]*Remote
 	byKey     map[[32]byte]*Remote
-	tags      *probe.Table[*Remote]
+	tags      probe.Table[*Remote]
+	tagsAgain time.Time // when the tags are computed anew; zero: now
 	deadlines deadlines
 	responder *hello.Responder
 	helloCfg  hello.Config
@@ -122,7 +123,6 @@ func New(cfg Config) (*Engine, error) {
 		local:     wireguard.NewLocal(cfg.Identity.WireGuard, now),
 		byID:      map[keys.NodeID]*Remote{},
 		byKey:     map[[32]byte]*Remote{},
-		tags:      probe.NewTable[*Remote](),
 		responder: responder,
 		helloCfg:  cfg.Hello,
 		meetings:  map[[8]byte]*meeting{},
@@ -188,6 +188,7 @@ func (e *Engine) locked(f func(now time.Time)) {
 	c.Lock()
 	now := e.now()
 	f(now)
+	e.updateTags(now)
 	for _, r := range e.takeAttention() {
 		r.advance(now)
 	}
@@ -201,6 +202,20 @@ func (e *Engine) locked(f func(now time.Time)) {
 	for _, call := range later {
 		call()
 	}
+}
+
+// updateTags keeps the table by which a probe's sender is found: members come
+// and go, and tags change with the hour.
+func (e *Engine) updateTags(now time.Time) {
+	c := &e.control
+	if now.Before(c.tagsAgain) {
+		return
+	}
+	entries := make([]probe.Entry[*Remote], 0, len(c.byID))
+	for _, r := range c.byID {
+		entries = append(entries, probe.Entry[*Remote]{Pair: r.pair, Offset: r.hourOffset, Value: r})
+	}
+	c.tagsAgain = c.tags.Update(entries, now)
 }
 
 // call is locked for the methods that others call: the engine's goroutine then
@@ -244,8 +259,8 @@ func (e *Engine) untilNext() time.Duration {
 	c := &e.control
 	c.Lock()
 	defer c.Unlock()
-	next := time.Hour
 	now := e.now()
+	next := c.tagsAgain.Sub(now)
 	if len(c.deadlines) > 0 {
 		next = min(next, c.deadlines[0].wake.Sub(now))
 	}

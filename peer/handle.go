@@ -46,11 +46,12 @@ func (e *Engine) handleProbe(d *datagram, now time.Time) {
 		e.counts.Malformed.Add(1)
 		return
 	}
-	r, ok := e.control.tags.Lookup(tag, now)
+	entry, ok := e.control.tags.Lookup(tag)
 	if !ok {
 		e.counts.UnknownProbe.Add(1)
 		return
 	}
+	r := entry.Value
 	m, err := r.pair.Open(d.bytes())
 	if err != nil {
 		e.counts.Unopened.Add(1)
@@ -59,7 +60,7 @@ func (e *Engine) handleProbe(d *datagram, now time.Time) {
 	switch m.Kind {
 	case probe.Ping:
 		pong := probe.Message{Kind: probe.Pong, Transaction: m.Transaction, Observed: d.from}
-		e.send(d.from, r.pair.Append(nil, pong, hour(now), 0))
+		e.send(d.from, r.pair.Append(nil, pong, probe.Hour(now), 0))
 		r.paths.Learn(d.from, now)
 	case probe.Pong:
 		r.paths.Pong(d.from, m.Transaction, now)

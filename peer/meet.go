@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"time"
 
-	"meshd/nat-traversal"
 	"meshd/peer/hello"
 	"meshd/peer/udp"
 )
@@ -112,7 +111,7 @@ func (e *Engine) handleStranger(d *datagram, now time.Time) {
 		e.counts.Malformed.Add(1)
 		return
 	}
-	if step.FromResponder() {
+	if !step.FromInitiator() {
 		m := c.meetings[connection]
 		if m == nil || m.to != d.from {
 			e.counts.Malformed.Add(1)

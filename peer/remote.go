@@ -50,6 +50,7 @@ type Spec struct {
 	keys.Public
 	Class      Class
 	Candidates []netip.AddrPort // where it may be reached, from its records
+	HourOffset int32            // from a hello, where there was one; for clocks that are wrong
 }
 
 // Remote is another node as this one reaches it. Its fields are grouped by
@@ -82,7 +83,7 @@ type Remote struct {
 
 	// Pieces of large frames: pieceMu, since both sockets may bring them.
 	pieceMu sync.Mutex
-	pieces  *fragment.Reassembler
+	pieces  fragment.Reassembler
 
 	// Data from an address that is not the route's.
 	strange   atomic.Pointer[netip.AddrPort]
@@ -95,17 +96,18 @@ type Remote struct {
 
 // remoteControl is the part of a Remote behind the engine's control lock.
 type remoteControl struct {
-	pair      *probe.Pair
-	paths     *path.Table
-	wake      time.Time // when advance is called next
-	wgWake    time.Time // the session's own deadline
-	heapIndex int
-	observed  netip.AddrPort // how the remote sees us
-	wantSince time.Time      // zero: no session is wanted
-	helloAt   time.Time      // when the next hello may go
-	helloWait time.Duration
-	up        bool // as last reported to the observer
-	closed    bool
+	pair       *probe.Pair
+	hourOffset int32 // the remote's hour minus ours, from its hello
+	paths      *path.Table
+	wake       time.Time // when advance is called next
+	wgWake     time.Time // the session's own deadline
+	heapIndex  int
+	observed   netip.AddrPort // how the remote sees us
+	wantSince  time.Time      // zero: no session is wanted
+	helloAt    time.Time      // when the next hello may go
+	helloWait  time.Duration
+	up         bool // as last reported to the observer
+	closed     bool
 }
 
 // SetRemote makes a remote known, or updates what is known of it.
@@ -128,7 +130,10 @@ func (e *Engine) setRemote(spec Spec, now time.Time) (*Remote, error) {
 		}
 		c.byID[r.ID] = r
 		c.byKey[spec.WireGuard] = r
-		c.tags.Set(r.pair, r, 0)
+		c.tagsAgain = time.Time{}
+	}
+	if spec.HourOffset != r.hourOffset && spec.HourOffset != 0 {
+		r.hourOffset, c.tagsAgain = spec.HourOffset, time.Time{}
 	}
 	r.class.Store(uint32(spec.Class))
 	r.paths.SetCandidates(e.reachable(spec.Candidates), now)
@@ -159,7 +164,6 @@ func (e *Engine) newRemote(public keys.Public) (*Remote, error) {
 		ID:     public.ID(),
 		Public: public,
 		engine: e,
-		pieces: fragment.NewReassembler(),
 		remoteControl: remoteControl{
 			pair:      pair,
 			paths:     path.New(path.Config{}),
@@ -189,7 +193,7 @@ func (e *Engine) forget(r *Remote, now time.Time) {
 	r.sink.Store(nil)
 	r.route.Store(nil)
 	r.act(r.session.Expire(now), netip.AddrPort{}, now)
-	c.tags.Remove(r.pair)
+	c.tagsAgain = time.Time{}
 	c.schedule(r, time.Time{})
 	delete(c.byID, r.ID)
 	delete(c.byKey, r.Public.WireGuard)
@@ -259,7 +263,10 @@ func (r *Remote) advance(now time.Time) {
 		r.drain(now)
 	}
 	r.greet(wanted, now)
-	wake = earliest(wake, r.wgWake, r.queueDeadline(), r.helloDeadline(wanted), r.idleDeadline(wanted))
+	r.pieceMu.Lock()
+	pieces := r.pieces.Expire(now)
+	r.pieceMu.Unlock()
+	wake = earliest(wake, pieces, r.wgWake, r.queueDeadline(), r.helloDeadline(wanted), r.idleDeadline(wanted))
 	if !wake.IsZero() && wake.Before(now.Add(time.Millisecond)) {
 		wake = now.Add(time.Millisecond)
 	}
@@ -375,7 +382,7 @@ func (r *Remote) keepalive(now time.Time) {
 // ping sends a probe that the path table asked for.
 func (r *Remote) ping(p path.Ping, now time.Time) {
 	m := probe.Message{Kind: probe.Ping, Transaction: p.Transaction}
-	r.engine.send(p.Addr, r.pair.Append(nil, m, hour(now), p.Size))
+	r.engine.send(p.Addr, r.pair.Append(nil, m, probe.Hour(now), p.Size))
 }
 
 func (r *Remote) queueDeadline() time.Time {
@@ -405,8 +412,6 @@ func (r *Remote) report() {
 	c.later = append(c.later, func() { r.engine.observer.Changed(r) })
 }
 
-func hour(now time.Time) uint32 { return uint32(now.Unix() / 3600) }
-
 // earliest returns the first of the times that are set, zero if none is.
 func earliest(times ...time.Time) time.Time {
 	var first time.Time
@@ -416,4 +421,12 @@ func earliest(times ...time.Time) time.Time {
 		}
 	}
 	return first
+}
+
+// Rest ends the session with a remote that said goodbye; the next use makes a new one.
+func (r *Remote) Rest() {
+	r.engine.call(func(now time.Time) {
+		r.lastUsed.Store(0)
+		r.advance(now)
+	})
 }

@@ -1,0 +1,49 @@
+package mesh
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"meshd/keys"
+	"meshd/l2"
+)
+
+// noteTAP writes down that this node has, or is about to have, a TAP of that name.
+func noteTAP(store *keys.Store, name string) error {
+	return store.Save(stateHost, []byte("tap "+name+"\n"))
+}
+
+// forgetTAP writes down that it is gone.
+func forgetTAP(store *keys.Store) error { return store.Save(stateHost, nil) }
+
+// CleanUp removes what a node that was killed has left on this host: what its
+// state lists. It is an error if the node still runs.
+func CleanUp(stateDir string) error {
+	if _, err := os.Stat(stateDir); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	store, err := keys.Open(stateDir)
+	if err != nil {
+		return fmt.Errorf("clean up: %w", err)
+	}
+	defer store.Close()
+	list, err := store.Load(stateHost)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("clean up: %w", err)
+	}
+	for line := range strings.Lines(string(list)) {
+		what, name, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if what != "tap" {
+			return fmt.Errorf("clean up: the state lists %.40q, which this version does not know", what)
+		}
+		if err := l2.RemoveTAP(name); err != nil {
+			return fmt.Errorf("clean up: %w", err)
+		}
+	}
+	return forgetTAP(store)
+}

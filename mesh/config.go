@@ -1,0 +1,99 @@
+package mesh
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"meshd/l2"
+	"meshd/nat-traversal"
+	"meshd/peer/udp"
+)
+
+// DefaultPort is the UDP port of a node that was not told another.
+const DefaultPort = 51830
+
+// DefaultTAP is the name of the TAP of a node that was not told another.
+const DefaultTAP = "mesh0"
+
+// DefaultMTU is a segment's MTU unless its founder says otherwise.
+const DefaultMTU = 1500
+
+// Config is what a node is told by its operator.
+type Config struct {
+	StateDir   string
+	SocketPath string
+	Version    string         // shown in status and in records
+	Name       string         // as wanted in the network
+	Join       []string       // entry points: HOST[:PORT] or an invite
+	Resume     bool           // never found a network
+	Listen     netip.AddrPort // zero address: all; port 0: any
+	Advertise  []string       // HOST:PORT at which others reach us
+	TAP        string
+	NoTAP      bool
+	NoUAPI     bool           // do not offer WireGuard's userspace API
+	MTU        int            // of the segment, when founding; 0: the default
+	Prefixes   []netip.Prefix // of the segment, when founding; none: a ULA
+	STUN       []string       // HOST:PORT of STUN servers besides members
+	DNS        netip.AddrPort // where NAME.mesh.internal is answered; zero: the default
+	Logger     *slog.Logger
+	Progress   func(Event) // may be nil; called from one goroutine at a time
+	KeepTAP    func() bool // asked at the end: may the TAP outlive the process?
+	Host       Host        // nil: this machine
+}
+
+// Event is progress that an operator wants to see.
+type Event struct {
+	Kind  EventKind
+	Text  string   // one line, complete in itself
+	Words []string // of WaitingForApproval
+}
+
+// EventKind says what an Event is about.
+type EventKind int
+
+const (
+	// Progress is a step done or begun.
+	Progress EventKind = iota
+	// Founded comes once, after a network was founded. Text is what others type.
+	Founded
+	// WaitingForApproval comes when an admin has to compare Words.
+	WaitingForApproval
+	// Joined comes once, after the certificate was received.
+	Joined
+	// Warning is a thing that does not keep the node from running.
+	Warning
+	// Ready comes once the TAP is up and, when joining, a member is reached.
+	Ready
+)
+
+// Host is what a node needs of the machine that it runs on. Tests have one in
+// memory.
+type Host interface {
+	// Listen opens the UDP sockets on one port, one for each family there is.
+	Listen(at netip.AddrPort) ([]udp.Conn, error)
+	// OpenSegment opens the host's side of the Ethernet segment. It may return
+	// no device when there is to be none.
+	OpenSegment(cfg l2.TAPConfig) (l2.Device, error)
+	// Candidates lists the addresses at which this host might be reached,
+	// leaving out interface tap and addresses in prefixes.
+	Candidates(port uint16, tap string, prefixes []netip.Prefix) ([]traversal.Candidate, error)
+	// Watch yields after addresses, routes or links have changed.
+	Watch(ctx context.Context) <-chan struct{}
+	// Resolve looks up a host's addresses outside the mesh.
+	Resolve(ctx context.Context, host string) ([]netip.Addr, error)
+}
+
+const (
+	// gatherEvery bounds how long a missed address change goes unnoticed.
+	gatherEvery = 15 * time.Second
+	// syncEvery is how often records are compared with one neighbour.
+	syncEvery = 10 * time.Second
+	// cacheEvery is how often the cache of members is written at most.
+	cacheEvery = time.Minute
+	// cacheSoon is how soon it is written after a change.
+	cacheSoon = 2 * time.Second
+	// joinPatience is how long an entry point has to answer.
+	joinPatience = 8 * time.Second
+)

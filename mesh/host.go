@@ -1,0 +1,59 @@
+package mesh
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+
+	"meshd/l2"
+	"meshd/nat-traversal"
+	"meshd/peer/udp"
+)
+
+// machine is the Host that a node runs on outside tests.
+type machine struct{}
+
+// Listen implements Host.
+func (machine) Listen(at netip.AddrPort) ([]udp.Conn, error) {
+	if a := at.Addr(); a.IsValid() && !a.IsUnspecified() {
+		c, err := udp.Listen(at, udp.Options{})
+		if err != nil {
+			return nil, err
+		}
+		return []udp.Conn{c}, nil
+	}
+	v4, v6, err := udp.ListenPort(at.Port(), udp.Options{})
+	if err != nil {
+		return nil, err
+	}
+	var conns []udp.Conn
+	for _, c := range []udp.Conn{v4, v6} {
+		if c != nil {
+			conns = append(conns, c)
+		}
+	}
+	return conns, nil
+}
+
+// OpenSegment implements Host.
+func (machine) OpenSegment(cfg l2.TAPConfig) (l2.Device, error) { return l2.OpenTAP(cfg) }
+
+// Candidates implements Host.
+func (machine) Candidates(port uint16, tap string, prefixes []netip.Prefix) ([]traversal.Candidate, error) {
+	return traversal.Gather(port, func(ifname string, a netip.Addr) bool {
+		return ifname == tap || slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+	})
+}
+
+// Watch implements Host.
+func (machine) Watch(ctx context.Context) <-chan struct{} { return traversal.Watch(ctx) }
+
+// Resolve implements Host.
+func (machine) Resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	for i, a := range addrs {
+		addrs[i] = a.Unmap()
+	}
+	return addrs, err
+}

@@ -1,0 +1,257 @@
+package mesh
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"meshd/keys"
+	"meshd/l2"
+	"meshd/mesh/directory"
+	"meshd/mesh/gossip"
+	"meshd/mesh/join"
+	"meshd/mesh/names"
+	"meshd/nat-traversal"
+	"meshd/peer"
+	"meshd/peer/hello"
+	"meshd/peer/udp"
+)
+
+// taskQueue bounds what waits for the control goroutine. What does not fit is
+// dropped and counted: peers repeat, and reconcile repairs.
+const taskQueue = 1024
+
+// Control message kinds (PROTOCOL.md, 4.3).
+const (
+	kindGossip  = 1
+	kindRecords = 2
+	kindJoin    = 3
+	kindPing    = 4
+	kindGoodbye = 5
+)
+
+// Kinds of join message: between joiner and introducer, and between members.
+const (
+	joinDirect = 0
+	joinCarry  = 1
+	joinBack   = 2
+)
+
+// Node is a running node.
+type Node struct {
+	cfg      Config
+	log      *slog.Logger
+	store    *keys.Store
+	identity *keys.Identity
+	conns    []udp.Conn
+	engine   *peer.Engine
+	started  time.Time
+
+	tasks   chan func()
+	kick    chan struct{} // reconcile soon
+	ended   chan struct{} // closed when the control goroutine is gone
+	dropped atomic.Uint64 // tasks that found no place
+	founded bool          // by this process
+	ready   atomic.Bool
+	pings   pinger
+	stun    []netip.AddrPort // of --stun, resolved
+	stop    context.CancelCauseFunc
+
+	state state // owned by the control goroutine
+}
+
+// state is what the control goroutine owns; others see it by tasks.
+type state struct {
+	membership *membership
+	dir        *directory.Directory
+	gossip     *gossip.Gossip
+	desk       *join.Desk
+	issues     *keys.IssueLog
+	signer     *keys.Signer
+	joining    *joining
+	members    map[keys.NodeID]*member
+	neighbours []keys.NodeID
+	pending    map[keys.NodeID]*pendingJoiner
+	segment    *segment
+	self       endpoints
+	schedule   schedule
+	lastGood   map[keys.NodeID]netip.AddrPort // from the cache: where it was reached
+	alarms     map[directory.Alarm]time.Time
+}
+
+// schedule says when the periodic things are due.
+type schedule struct {
+	gather time.Time // look at the host's addresses
+	sync   time.Time // compare records with a neighbour
+	cache  time.Time // write the cache
+	rates  time.Time // measure rates
+}
+
+// member is a member as this node deals with it.
+type member struct {
+	remote     *peer.Remote
+	port       *l2.RemotePort
+	chain      string           // of the certificate that the remote was set from
+	endpoints  []netip.AddrPort // likewise
+	hourOffset int32            // from its hello
+	up         bool             // there was a session when last looked at
+	left       bool             // it said goodbye
+	trying     time.Time        // since when a session is wanted and is not there
+	tx, rx     rate
+}
+
+// endpoints is how this node may be reached.
+type endpoints struct {
+	gathered   []traversal.Candidate
+	advertised []netip.AddrPort
+	stun       *traversal.Client
+	list       []traversal.Candidate // as last published
+}
+
+// segment is the Ethernet side.
+type segment struct {
+	device l2.Device
+	sw     *l2.Switch
+	names  *names.Server
+	mac    l2.MAC
+
+	addresses []netip.Prefix          // as last set
+	named     map[string][]netip.Addr // as last told to names
+}
+
+var (
+	// errDown is the cause of an end that was asked for.
+	errDown = errors.New("asked to end")
+	// errEnding says that a call came while the node was ending.
+	errEnding = errors.New("the node is ending")
+)
+
+// do runs f on the control goroutine and waits for it.
+func (n *Node) do(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	select {
+	case n.tasks <- func() { f(); close(done) }:
+	case <-n.ended:
+		return errEnding
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-done:
+		return nil
+	case <-n.ended:
+		return errEnding
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// post hands f to the control goroutine if there is room. It never blocks.
+func (n *Node) post(f func()) {
+	select {
+	case n.tasks <- f:
+	default:
+		n.dropped.Add(1)
+		n.wake()
+	}
+}
+
+// wake asks for a reconcile.
+func (n *Node) wake() {
+	select {
+	case n.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Met implements peer.Observer.
+func (n *Node) Met(result *hello.Result, at netip.AddrPort) {
+	n.post(func() { n.met(result, at) })
+}
+
+// Changed implements peer.Observer.
+func (n *Node) Changed(*peer.Remote) { n.wake() }
+
+// STUN implements peer.Observer.
+func (n *Node) STUN(from netip.AddrPort, msg []byte) {
+	n.post(func() {
+		if n.state.self.stun.Handle(time.Now(), from, msg) {
+			n.wake()
+		}
+	})
+}
+
+// Control implements peer.Observer. Pings are answered on the spot; the rest
+// is copied for the control goroutine. A pending remote passes join messages
+// and nothing else.
+func (n *Node) Control(from *peer.Remote, msg []byte) {
+	if len(msg) == 0 || (from.Class() != peer.Member && msg[0] != kindJoin) {
+		return
+	}
+	if msg[0] == kindPing {
+		n.pings.receive(from, msg)
+		return
+	}
+	kind, body := msg[0], append([]byte(nil), msg[1:]...)
+	n.post(func() { n.handleControl(from, kind, body) })
+}
+
+func (n *Node) handleControl(from *peer.Remote, kind byte, body []byte) {
+	switch kind {
+	case kindGossip:
+		if n.state.gossip != nil {
+			n.state.gossip.Receive(from.ID, body)
+		}
+	case kindRecords:
+		n.handleRecords(from, body)
+	case kindJoin:
+		n.handleJoin(from, body)
+	case kindGoodbye:
+		n.handleGoodbye(from)
+	}
+}
+
+// sendControl sends a control message of a kind.
+func sendControl(to *peer.Remote, kind byte, body ...[]byte) bool {
+	msg := []byte{kind}
+	for _, b := range body {
+		msg = append(msg, b...)
+	}
+	return to.SendControl(msg)
+}
+
+// hello is what this node shows and accepts when it meets somebody.
+func (n *Node) hello() hello.Config {
+	m := n.state.membership
+	if m == nil {
+		return hello.Config{Identity: n.identity}
+	}
+	trust := m.trust()
+	return hello.Config{Identity: n.identity, Trust: &trust, Chain: m.Chain, Verify: verify(trust)}
+}
+
+// verify makes the judgement on a certificate chain. A member whose certificate
+// has expired stays while no signer can be seen (DESIGN.md, decision 5).
+func verify(trust keys.Trust) func(chain []byte, now time.Time) (*keys.Certificate, error) {
+	return func(chain []byte, now time.Time) (*keys.Certificate, error) {
+		cert, err := trust.Verify(chain, now)
+		if errors.Is(err, keys.ErrExpired) && cert != nil {
+			return cert, nil
+		}
+		return cert, err
+	}
+}
+
+// rootOf returns the network's root key.
+func (m *membership) rootOf() ed25519.PublicKey { return ed25519.PublicKey(m.Root) }
+
+// event reports progress.
+func (n *Node) event(kind EventKind, text string, words ...string) {
+	if n.cfg.Progress != nil {
+		n.cfg.Progress(Event{Kind: kind, Text: text, Words: words})
+	}
+}

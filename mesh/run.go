@@ -1,0 +1,324 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"meshd/keys"
+	"meshd/mesh/api"
+	"meshd/mesh/directory"
+	"meshd/mesh/gossip"
+	"meshd/mesh/join"
+	"meshd/nat-traversal"
+	"meshd/peer"
+)
+
+// Run is the life of a node. It returns nil when ctx ended or `meshd down`
+// asked for the end.
+func Run(ctx context.Context, cfg Config) error {
+	n, err := prepare(cfg)
+	if err != nil {
+		return err
+	}
+	ctx, n.stop = context.WithCancelCause(ctx)
+	defer n.stop(nil)
+
+	// The engine outlives the rest to say goodbye, and the control socket
+	// outlives everything: its absence says that nothing is left.
+	stopServing, served, err := n.serve()
+	if err != nil {
+		return errors.Join(err, n.engine.Run(ended()), n.store.Close())
+	}
+	stopEngine, engineDone := background(n.engine.Run)
+	group, inner := errgroup.WithContext(ctx)
+	group.Go(func() error { return n.control(inner) })
+	group.Go(func() error { return n.live(inner, group) })
+	err = group.Wait()
+	n.goodbye()
+	err = errors.Join(err, n.closeSegment())
+	stopEngine()
+	err = errors.Join(err, <-engineDone, n.store.Close())
+	stopServing()
+	err = errors.Join(err, <-served)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// background runs f until stop is called; done then yields its result.
+func background(f func(context.Context) error) (stop func(), done <-chan error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	c := make(chan error, 1)
+	go func() { c <- f(ctx) }()
+	return cancel, c
+}
+
+// ended is a context that is over: Run with it only closes what it holds.
+func ended() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
+// prepare opens the state and the sockets and makes the parts.
+func prepare(cfg Config) (*Node, error) {
+	withDefaults(&cfg)
+	store, err := keys.Open(cfg.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{
+		cfg:     cfg,
+		log:     cfg.Logger,
+		store:   store,
+		tasks:   make(chan func(), taskQueue),
+		kick:    make(chan struct{}, 1),
+		ended:   make(chan struct{}),
+		started: time.Now(),
+	}
+	if err := n.load(); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	if n.conns, err = cfg.Host.Listen(cfg.Listen); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	n.engine, err = peer.New(peer.Config{
+		Identity: n.identity,
+		Conns:    n.conns,
+		Hello:    n.hello(),
+		Observer: n,
+		Logger:   n.log,
+	})
+	if err != nil {
+		for _, c := range n.conns {
+			err = errors.Join(err, c.Close())
+		}
+		return nil, errors.Join(err, store.Close())
+	}
+	return n, nil
+}
+
+func withDefaults(cfg *Config) {
+	if cfg.Host == nil {
+		cfg.Host = machine{}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.TAP == "" {
+		cfg.TAP = DefaultTAP
+	}
+	if cfg.Name == "" {
+		cfg.Name = "node"
+	}
+}
+
+// load reads who this node is and where it belongs.
+func (n *Node) load() error {
+	var err error
+	if n.identity, err = n.store.LoadOrCreateIdentity(); err != nil {
+		return err
+	}
+	n.state.members = map[keys.NodeID]*member{}
+	n.state.pending = map[keys.NodeID]*pendingJoiner{}
+	n.state.self.stun = traversal.NewClient(newTxID)
+	n.state.alarms = map[directory.Alarm]time.Time{}
+	m, err := loadMembership(n.store)
+	if err != nil {
+		return err
+	}
+	switch {
+	case m != nil:
+		return n.adopt(m)
+	case n.cfg.Resume:
+		return errors.New("resume: this node belongs to no network yet: run `meshd up` or `meshd up --join HOST` once")
+	case len(n.cfg.Join) > 0:
+		return nil
+	}
+	if m, err = found(n.store, n.identity, &n.cfg, time.Now()); err != nil {
+		return err
+	}
+	n.founded = true
+	return n.adopt(m)
+}
+
+// adopt makes this node a member: the parts that need a network come to be.
+func (n *Node) adopt(m *membership) error {
+	now := time.Now()
+	epoch, err := n.store.NextEpoch()
+	if err != nil {
+		return err
+	}
+	id := n.identity.Public().ID()
+	s := &n.state
+	s.membership = m
+	s.dir = directory.New(m.trust(), id)
+	s.dir.Own(n.identity, epoch)
+	if err := n.seedDirectory(m, now); err != nil {
+		return err
+	}
+	if s.signer, err = loadSigner(n.store, n.identity); err != nil {
+		return err
+	}
+	if s.signer != nil {
+		if s.issues, err = keys.OpenIssueLog(n.store); err != nil {
+			return err
+		}
+		s.desk = join.NewDesk(join.DeskConfig{
+			Signer:       s.signer,
+			Trust:        m.trust(),
+			Log:          s.issues,
+			TakenName:    n.nameTaken,
+			NetworkState: func() []byte { return m.Network },
+		})
+	}
+	s.gossip, err = gossip.New(gossip.Config{
+		Self:    id,
+		Network: m.trust().NetworkID(),
+		Link:    gossipLink{n},
+		Logger:  n.log,
+	})
+	return err
+}
+
+// live brings the node up step by step and then waits for the end.
+func (n *Node) live(ctx context.Context, group *errgroup.Group) error {
+	joining := n.state.membership == nil
+	n.announceStart()
+	if err := n.resolveConfigured(ctx); err != nil {
+		return err
+	}
+	entries, err := n.resolveEntries(ctx, joining)
+	if err != nil {
+		return err
+	}
+	if joining {
+		if err := n.joinNetwork(ctx, entries); err != nil {
+			return err
+		}
+	}
+	var s *segment
+	err = n.do(ctx, func() {
+		_, prefixes, mtu := n.state.dir.Network()
+		if s, err = n.openSegment(prefixes, mtu); err == nil {
+			n.state.segment = s
+		}
+	})
+	if err != nil {
+		return err
+	}
+	group.Go(func() error { return s.run(ctx, n) })
+	group.Go(func() error { return n.state.gossip.Run(ctx) })
+	n.serveUAPI(ctx, group)
+	n.wake()
+	if !joining && len(entries.addrs) > 0 {
+		if err := n.checkEntries(ctx, entries); err != nil {
+			return err
+		}
+	}
+	if joining {
+		if err := n.firstMember(ctx); err != nil {
+			return err
+		}
+	}
+	n.ready.Store(true)
+	n.event(Ready, n.readyLine(ctx))
+	<-ctx.Done()
+	return nil
+}
+
+// serve answers on the control socket until stop is called.
+func (n *Node) serve() (stop func(), done <-chan error, err error) {
+	if n.cfg.SocketPath == "" {
+		stop, done = background(func(context.Context) error { return nil })
+		return stop, done, nil
+	}
+	l, err := api.Listen(n.cfg.SocketPath)
+	if err != nil {
+		return nil, nil, err
+	}
+	stop, done = background(func(ctx context.Context) error { return api.Serve(ctx, l, service{n}, n.log) })
+	return stop, done, nil
+}
+
+// closeSegment ends the host's side once nothing else runs.
+func (n *Node) closeSegment() error {
+	s := n.state.segment
+	if s == nil {
+		return nil
+	}
+	keep := n.cfg.KeepTAP != nil && n.cfg.KeepTAP()
+	if err := s.close(keep); err != nil || keep {
+		return err
+	}
+	return forgetTAP(n.store)
+}
+
+// announceStart says what kind of start this is.
+func (n *Node) announceStart() {
+	if n.founded {
+		n.event(Progress, "founded network "+n.state.membership.trust().NetworkID().String())
+		return
+	}
+	if n.state.membership == nil {
+		n.event(Progress, "joining through "+strings.Join(joinNames(n.cfg.Join), ", "))
+		return
+	}
+	n.event(Progress, "resuming network "+n.state.membership.trust().NetworkID().String())
+}
+
+// readyLine is what follows "ready".
+func (n *Node) readyLine(ctx context.Context) string {
+	info := make([]string, 0, 4)
+	name := n.cfg.Name
+	_ = n.do(ctx, func() {
+		name = n.ownName()
+		id := n.identity.Public().ID()
+		for _, a := range ownAddresses(id, n.prefixes()) {
+			info = append(info, a.Addr().String())
+		}
+	})
+	tap := n.cfg.TAP
+	if n.cfg.NoTAP {
+		tap = "no TAP"
+	}
+	return fmt.Sprintf("ready %s %s %s", name, tap, strings.Join(info, " "))
+}
+
+// resolveConfigured looks up --advertise and --stun. A STUN server that is not
+// found is a warning; an address of our own that makes no sense is an error.
+func (n *Node) resolveConfigured(ctx context.Context) error {
+	var advertised []netip.AddrPort
+	for _, spec := range n.cfg.Advertise {
+		addrs, err := n.resolve(ctx, spec)
+		if err != nil {
+			return fmt.Errorf("advertise: %w", err)
+		}
+		advertised = append(advertised, addrs...)
+	}
+	var servers []netip.AddrPort
+	for _, spec := range n.cfg.STUN {
+		addrs, err := n.resolve(ctx, spec)
+		if err != nil {
+			n.event(Warning, fmt.Sprintf("stun: %v", err))
+		}
+		servers = append(servers, addrs...)
+	}
+	return n.do(ctx, func() { n.state.self.advertised, n.stun = advertised, servers })
+}
+
+// ownName is this node's name in the network.
+func (n *Node) ownName() string {
+	if d := n.state.dir.Member(n.identity.Public().ID()); d != nil {
+		return d.Display
+	}
+	return n.cfg.Name
+}

@@ -1,0 +1,126 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"meshd/keys"
+	"meshd/l2"
+	"meshd/mesh/names"
+)
+
+// hostSide is what a Device may know about the host's interface behind it. A
+// TAP does; the in-memory twin need not.
+type hostSide interface {
+	SetAddresses(addrs []netip.Prefix) error
+	Problems() []l2.Problem
+	Remove() error
+}
+
+// openSegment makes the host's side of the segment: TAP, switch and names.
+func (n *Node) openSegment(prefixes []netip.Prefix, mtu int) (*segment, error) {
+	id := n.identity.Public().ID()
+	s := &segment{mac: macOf(id)}
+	if !n.cfg.NoTAP {
+		// Written first: whatever happens next, `down` knows what to clean up.
+		if err := noteTAP(n.store, n.cfg.TAP); err != nil {
+			return nil, err
+		}
+		device, err := n.cfg.Host.OpenSegment(l2.TAPConfig{Name: n.cfg.TAP, MTU: mtu, MAC: s.mac, Persist: true})
+		if err != nil {
+			return nil, err
+		}
+		s.device = device
+	}
+	if err := s.setAddresses(ownAddresses(id, prefixes)); err != nil {
+		return nil, errors.Join(err, s.close(false))
+	}
+	s.sw = l2.NewSwitch(l2.Config{Device: s.device, MAC: s.mac, MTU: mtu, Logger: n.log})
+	server, err := names.Listen(names.Config{Addr: n.cfg.DNS, Logger: n.log})
+	if err != nil {
+		n.event(Warning, fmt.Sprintf("names are not answered: %v", err))
+	}
+	s.names = server
+	return s, nil
+}
+
+// run serves the segment until ctx ends.
+func (s *segment) run(ctx context.Context, n *Node) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.sw.Run(ctx) })
+	if s.names != nil {
+		group.Go(func() error { return s.names.Run(ctx) })
+		group.Go(func() error { n.registerNames(ctx, s.names.Addr()); return nil })
+	}
+	return group.Wait()
+}
+
+// registerNames has systemd-resolved ask our name server, where it runs.
+func (n *Node) registerNames(ctx context.Context, server netip.AddrPort) {
+	iface, err := net.InterfaceByName(n.cfg.TAP)
+	if n.cfg.NoTAP || err != nil {
+		return
+	}
+	reg, err := names.Register(ctx, iface.Index, server)
+	if err != nil {
+		n.log.Info("names are answered on this host", "server", server.String(), "hint", names.Hint(server))
+		return
+	}
+	if err := reg.Run(ctx); err != nil {
+		n.log.Warn("systemd-resolved lost our names", "err", err)
+	}
+	if err := reg.Close(); err != nil {
+		n.log.Warn("take names back from systemd-resolved", "err", err)
+	}
+}
+
+// setAddresses is level-triggered.
+func (s *segment) setAddresses(addrs []netip.Prefix) error {
+	if host, ok := s.device.(hostSide); ok {
+		return host.SetAddresses(addrs)
+	}
+	return nil
+}
+
+// close ends the host's side; keep leaves the interface to the next process.
+func (s *segment) close(keep bool) error {
+	var errs []error
+	if s.names != nil {
+		errs = append(errs, s.names.Close())
+	}
+	host, ok := s.device.(hostSide)
+	switch {
+	case s.device == nil:
+	case ok && !keep:
+		errs = append(errs, host.Remove())
+	default:
+		errs = append(errs, s.device.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// ownAddresses are the stable addresses of a node, one in each prefix.
+func ownAddresses(id keys.NodeID, prefixes []netip.Prefix) []netip.Prefix {
+	addrs := make([]netip.Prefix, 0, len(prefixes))
+	for _, p := range prefixes {
+		addrs = append(addrs, netip.PrefixFrom(keys.Address(id, p), p.Bits()))
+	}
+	return addrs
+}
+
+// macOf is the address of a member's TAP.
+func macOf(id keys.NodeID) l2.MAC { return l2.MAC(keys.MAC(id)) }
+
+func addrsOf(prefixes []netip.Prefix) []netip.Addr {
+	addrs := make([]netip.Addr, 0, len(prefixes))
+	for _, p := range prefixes {
+		addrs = append(addrs, p.Addr())
+	}
+	return slices.Clip(addrs)
+}

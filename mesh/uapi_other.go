@@ -1,0 +1,12 @@
+//go:build !unix
+
+package mesh
+
+import (
+	"context"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// serveUAPI has no socket to serve on here.
+func (n *Node) serveUAPI(context.Context, *errgroup.Group) {}

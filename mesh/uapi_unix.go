@@ -1,0 +1,49 @@
+//go:build unix
+
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"golang.org/x/sync/errgroup"
+	"golang.zx2c4.com/wireguard/ipc"
+)
+
+// serveUAPI offers WireGuard's userspace API on its usual socket. One that is
+// occupied or cannot be made is a warning: nothing else depends on it.
+func (n *Node) serveUAPI(ctx context.Context, group *errgroup.Group) {
+	if n.cfg.NoTAP || n.cfg.NoUAPI {
+		return
+	}
+	file, err := ipc.UAPIOpen(n.cfg.TAP)
+	if err != nil {
+		n.event(Warning, fmt.Sprintf("`wg show` will not see this node: %v", err))
+		return
+	}
+	listener, err := ipc.UAPIListen(n.cfg.TAP, file)
+	if err != nil {
+		n.event(Warning, fmt.Sprintf("`wg show` will not see this node: %v", err))
+		_ = file.Close()
+		return
+	}
+	group.Go(func() error {
+		<-ctx.Done()
+		return errors.Join(listener.Close(), file.Close())
+	})
+	group.Go(func() error {
+		for {
+			conn, err := listener.Accept()
+			if errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
+				return nil
+			}
+			if err != nil {
+				n.log.Warn("userspace API socket", "err", err)
+				return nil
+			}
+			go n.engine.ServeUAPI(conn) // ends by its own deadline
+		}
+	})
+}
