@@ -1,0 +1,47 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+
+	"meshd/keys"
+	"meshd/mesh/api"
+)
+
+// tunDevice is where Linux makes TAPs.
+const tunDevice = "/dev/net/tun"
+
+// explain adds to a node's error what the user can do about it, where the error does not say so itself.
+func explain(err error, c nodeConfig) error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := errors.AsType[*api.Error](err); ok {
+		return e
+	}
+	e := asError(err)
+	e.Why = oneLine(e.Why)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		if who := portOwner(c.Listen.Port()); who != "" {
+			e.Why += " by " + who
+		}
+		e.Remedy = "choose another port with --listen"
+	case errors.Is(err, keys.ErrLocked):
+		e.Remedy = "end the other meshd with meshd down, or give this one its own --state"
+	case errors.Is(err, fs.ErrNotExist) && strings.Contains(err.Error(), tunDevice):
+		e.Remedy = "load the module (modprobe tun) or give the container the device " + tunDevice + "; --no-tap does without"
+	case errors.Is(err, fs.ErrPermission) && strings.Contains(err.Error(), c.StateDir) && c.StateDir != "":
+		e.Remedy = "run it as the user that owns the folder, or name another with --state"
+	case errors.Is(err, fs.ErrPermission):
+		e.Remedy = "run it as root, give it CAP_NET_ADMIN, or do without a TAP by --no-tap"
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EROFS):
+		e.Remedy = fmt.Sprintf("make room in %s, or name another folder with --state", c.StateDir)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		e.Remedy = "give an address of this host to --listen"
+	}
+	return e
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"meshd/keys"
+	"meshd/mesh/api"
+)
+
+// What up and down need of package mesh. This file is the only one that knows it.
+
+// defaultPort is the UDP port of a node that was not told another, defaultTAP its interface.
+const (
+	defaultPort = 51830
+	defaultTAP  = "mesh0"
+)
+
+// node is the seam between the commands and package mesh.
+type node interface {
+	// Run is the life of a node. It returns nil when ctx ended or somebody asked for the end.
+	Run(ctx context.Context, c nodeConfig) error
+	// CleanUp removes what a node that was killed has left on this host.
+	CleanUp(stateDir string) error
+}
+
+// nodeConfig is what up tells the node.
+type nodeConfig struct {
+	StateDir, SocketPath string
+	Name                 string
+	Join                 []string
+	Resume               bool
+	Listen               netip.AddrPort
+	Advertise, STUN      []string
+	TAP                  string
+	NoTAP, NoPortmap     bool
+	MTU                  int
+	Prefixes             []netip.Prefix
+	Logger               *slog.Logger
+	Progress             func(progress)
+	KeepTAP              func() bool
+}
+
+// progress is a step that the user wants to see.
+type progress struct {
+	kind  progressKind
+	text  string
+	words []string
+}
+
+// progressKind says what a step is about.
+type progressKind int
+
+const (
+	stepDone progressKind = iota
+	stepFounded
+	stepWaiting
+	stepJoined
+	stepWarning
+	stepReady
+)
+
+// realNode is package mesh.
+type realNode struct{}
+
+// Run runs a node.
+func (realNode) Run(context.Context, nodeConfig) error {
+	return &api.Error{Code: api.CodeUnsupported, What: "up", Why: "this build has no node yet"}
+}
+
+// CleanUp removes what a killed node has left.
+func (realNode) CleanUp(string) error {
+	return &api.Error{Code: api.CodeUnsupported, What: "clean up", Why: "this build has no node yet"}
+}
+
+// isInvite tells an invite from a host.
+func isInvite(s string) bool { return keys.IsInvite(s) }
+
+// inviteAt is where in an argument an invite begins, or -1.
+func inviteAt(arg string) int {
+	for i := range len(arg) {
+		if keys.IsInvite(arg[i:]) {
+			return i
+		}
+	}
+	return -1
+}
+
+// checkInvite says what is wrong with an invite. What is wrong with a paper is not wrong usage.
+func checkInvite(text string, now time.Time) error {
+	if _, err := keys.ParseInvite(text, now); err != nil {
+		return &api.Error{
+			Code: api.CodeFailed, What: "--join", Why: "invite: " + err.Error(), Err: err,
+			Remedy: "ask for a new one: meshd invite on a member that may admit",
+		}
+	}
+	return nil
+}

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package main
+
+// portOwner does not know.
+func portOwner(uint16) string { return "" }

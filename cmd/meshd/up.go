@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// newUp is `meshd up`.
+func newUp(a *app) *cobra.Command {
+	f := &upFlags{}
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Run the node: found a network, join one, or resume",
+		Long: `Runs the node until it is told to stop.
+
+Without state and without --join it founds a network and prints the one line that others type. With --join it joins:
+by an invite at once, else after an admin has compared six words and approved. With state it resumes.
+Once the TAP is up, and a member is reached when joining, it prints a line that begins with "ready".
+
+Ctrl-C ends it like meshd down. SIGTERM ends it too but keeps the TAP, so that a restart does not cut connections.`,
+		Example: "  meshd up\n  meshd up --join home.example\n  ssh home meshd invite | meshd up --join -",
+		Args:    noArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.up(cmd, f) },
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.name, "name", "", "name in the network (default: the host's)")
+	fl.StringArrayVar(&f.join, "join", nil, "HOST[:PORT], an invite, or - to read from stdin (repeatable)")
+	fl.BoolVar(&f.resume, "resume", false, "never found a network")
+	fl.BoolVar(&f.detach, "detach", false, "go on in the background once ready")
+	fl.StringVar(&f.listen, "listen", "", fmt.Sprintf("ADDR:PORT of the underlay (default: all addresses, port %d)", defaultPort))
+	fl.StringArrayVar(&f.advertise, "advertise", nil, "HOST:PORT at which others reach this node (repeatable)")
+	fl.StringVar(&f.tap, "tap", defaultTAP, "name of the TAP")
+	fl.BoolVar(&f.noTAP, "no-tap", false, "have no TAP")
+	fl.IntVar(&f.mtu, "mtu", 0, "MTU of the segment, for its founder (default 1500)")
+	fl.StringArrayVar(&f.prefix, "prefix", nil, "IPv6 prefix P/64 of the segment, for its founder (default: an own ULA)")
+	fl.StringArrayVar(&f.stun, "stun", nil, "HOST:PORT of a STUN server besides members (repeatable)")
+	fl.BoolVar(&f.noPortmap, "no-portmap", false, "do not ask the router for a port")
+	fl.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	fl.StringVar(&f.logFormat, "log-format", "text", "text or json")
+	return cmd
+}
+
+// up checks the flags and runs the node, or has a background process run it.
+func (a *app) up(cmd *cobra.Command, f *upFlags) error {
+	if a.live && !changed(cmd.Flags(), "log-level") {
+		f.logLevel = "warn" // the terminal shows progress
+	}
+	hostname, err := os.Hostname()
+	if err != nil {
+		hostname = ""
+	}
+	c, err := f.config(upInput{hostname: hostname, stdin: a.stdin, now: time.Now()})
+	if err != nil {
+		return err
+	}
+	if f.detach {
+		return a.detach(cmd.Context(), cmd.Flags(), c.Join)
+	}
+	child := detachedChild(a.getenv)
+	handler, err := f.logHandler(a.stderr)
+	if err != nil {
+		return err
+	}
+	c.Logger = slog.New(handler)
+	c.StateDir, c.SocketPath = a.flags.state, a.flags.socket
+	ctx, e := a.untilEnd(cmd.Context())
+	defer e.stop()
+	n := newNotifier(a.getenv)
+	s := &screen{app: a, notify: n}
+	if child {
+		s.onReady = func() { leaveTerminal(c.StateDir) }
+	}
+	c.Progress, c.KeepTAP = s.show, e.keepTAP
+	return a.runNode(ctx, c, n)
+}
+
+// runNode runs the node and, beside it, what systemd wants to hear.
+func (a *app) runNode(ctx context.Context, c nodeConfig, n *notifier) error {
+	inner, cancel := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	beside.Go(func() { n.run(inner, a.client()) })
+	beside.Go(func() {
+		<-inner.Done()
+		n.send("STOPPING=1")
+	})
+	err := a.node.Run(ctx, c)
+	cancel()
+	beside.Wait()
+	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return explain(err, c)
+}
+
+// screen shows progress. Its methods are called from one goroutine at a time.
+type screen struct {
+	app     *app
+	notify  *notifier
+	onReady func()
+}
+
+// show prints one step.
+func (s *screen) show(p progress) {
+	st, text := s.app.style, clean(p.text)
+	switch p.kind {
+	case stepFounded:
+		s.app.printf("on the others, type:\n  %s\n", st.paint(bold, text))
+	case stepWaiting:
+		words := clean(strings.Join(p.words, " "))
+		s.app.printf("waiting for approval: %s\n", st.paint(bold, words))
+		s.app.printf("an admin compares these words and runs: meshd approve %s\n", words)
+		s.notify.send("STATUS=waiting for approval of: " + words)
+	case stepWarning:
+		s.app.printf("%s %s\n", st.paint(yellow, "warning:"), text)
+	case stepReady:
+		text = strings.TrimPrefix(strings.TrimPrefix(text, "ready"), " ")
+		s.app.printf("%s %s\n", st.paint(green, "ready"), text)
+		s.notify.ready("STATUS=ready " + text)
+		if s.onReady != nil {
+			s.onReady()
+		}
+	default:
+		s.app.printf("%s\n", text)
+		s.notify.send("STATUS=" + text)
+	}
+}
