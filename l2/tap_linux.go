@@ -154,8 +154,10 @@ func attachError(name string, err error) error {
 
 // ioctl runs a request with an integer argument on the open TAP.
 func (t *TAP) ioctl(req uint, arg int) (err error) {
-	ctlErr := t.raw.Control(func(fd uintptr) { err = unix.IoctlSetInt(int(fd), req, arg) })
-	return errors.Join(ctlErr, err)
+	if t.raw.Control(func(fd uintptr) { err = unix.IoctlSetInt(int(fd), req, arg) }) != nil {
+		return os.ErrClosed
+	}
+	return err
 }
 
 // Name is the interface's name.
