@@ -171,6 +171,8 @@ func reason(err error) string {
 		return "the certificate has expired"
 	case errors.Is(err, keys.ErrNotYetValid):
 		return "the certificate is not valid yet: one of the clocks is wrong"
+	case errors.Is(err, keys.ErrUntrusted):
+		return "the certificate is of another network"
 	}
-	return "the certificate is not valid in this network"
+	return "the certificate is not accepted"
 }
