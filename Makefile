@@ -1,0 +1,44 @@
+# Two commands matter: `make demo` builds meshd and runs its main job on this
+# machine; `make test` installs what the tests need and runs them all.
+
+GO      ?= go
+TOOL    := $(GO) tool -modfile=tools/go.mod
+FUZZ    ?= 5s
+TARGETS := linux/amd64 linux/arm64 linux/mipsle darwin/arm64 windows/amd64 freebsd/amd64
+
+.PHONY: build demo test deps format vet unit integration fuzz soak clean
+
+build:
+	$(GO) build -trimpath -o bin/meshd ./cmd/meshd
+
+demo: build
+	./bin/meshd demo
+
+test: deps format vet unit integration fuzz
+
+# What the tests run besides Go: Debian's packages, as root.
+deps:
+	$(GO) run ./integration/deps
+
+format:
+	@out="$$($(TOOL) gofumpt -l .)"; test -z "$$out" || { echo "not gofumpt-formatted:"; echo "$$out"; exit 1; }
+
+vet:
+	@for t in $(TARGETS); do echo "vet $$t"; GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) vet ./... || exit 1; done
+	$(TOOL) staticcheck ./...
+
+unit:
+	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v /integration)
+
+integration:
+	$(GO) test -count=1 -timeout 15m -p 1 ./integration/...
+
+fuzz:
+	$(GO) run ./integration/fuzz -time $(FUZZ)
+
+# The same tests with the long durations and repeats.
+soak:
+	MESHD_SOAK=1 $(GO) test -count=1 -timeout 3h -p 1 -v ./integration/...
+
+clean:
+	rm -rf bin

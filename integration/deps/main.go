@@ -1,0 +1,63 @@
+// Command deps installs the programs that the tests run besides Go itself:
+// with apt on Debian, else it says what is missing.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+)
+
+// programs maps a program to the Debian package that has it.
+var programs = []struct{ program, pkg string }{
+	{"ping", "iputils-ping"},
+	{"ip", "iproute2"},
+	{"tcpdump", "tcpdump"},
+	{"wg", "wireguard-tools"},
+	{"openssl", "openssl"},
+	{"gcc", "gcc"}, // the race detector needs cgo
+	{"dbus-daemon", "dbus"},
+	{"systemd-analyze", "systemd"},
+}
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "deps:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	var missing []string
+	for _, p := range programs {
+		if _, err := exec.LookPath(p.program); err != nil {
+			missing = append(missing, p.pkg)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	list := strings.Join(missing, " ")
+	if _, err := exec.LookPath("apt-get"); err != nil {
+		return fmt.Errorf("missing programs, by their Debian packages: %s: install them with this system's package manager", list)
+	}
+	if os.Getuid() != 0 {
+		return fmt.Errorf("missing packages: run as root: apt-get install %s", list)
+	}
+	return errors.Join(
+		apt("update", "-q"),
+		apt(append([]string{"install", "-y", "-q", "--no-install-recommends"}, missing...)...),
+	)
+}
+
+func apt(args ...string) error {
+	cmd := exec.Command("apt-get", args...)
+	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("apt-get %s: %w", strings.Join(args, " "), err)
+	}
+	return nil
+}

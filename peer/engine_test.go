@@ -1,0 +1,421 @@
+package peer_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"meshd/keys"
+	"meshd/peer"
+	"meshd/peer/hello"
+	"meshd/peer/udp"
+	"meshd/peer/udp/udptest"
+)
+
+const port = 51830
+
+// network is a root with a signer, to admit test nodes.
+type network struct {
+	trust  keys.Trust
+	signer *keys.Signer
+}
+
+func newNetwork(t *testing.T) *network {
+	t.Helper()
+	now := time.Now()
+	root, err := keys.NewRoot("test", now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := keys.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := root.IssueSigner(id.Public(), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := keys.NewSigner(id, cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &network{keys.Trust{Root: root.Public()}, signer}
+}
+
+// node is an engine with an observer that remembers.
+type node struct {
+	t        *testing.T
+	engine   *peer.Engine
+	identity *keys.Identity
+	host     *udptest.Host
+	at       netip.AddrPort
+	cfg      hello.Config
+
+	mu      sync.Mutex
+	met     []*hello.Result
+	control []string
+	frames  [][]byte
+	stop    func()
+	changes chan struct{}
+}
+
+func (n *node) Met(r *hello.Result, at netip.AddrPort) {
+	n.mu.Lock()
+	n.met = append(n.met, r)
+	n.mu.Unlock()
+	if r.Certificate == nil {
+		return
+	}
+	remote, err := n.engine.SetRemote(peer.Spec{Public: r.Remote, Class: peer.Member, HourOffset: r.HourOffset})
+	if err != nil {
+		n.t.Error(err)
+		return
+	}
+	remote.Attach(n)
+	remote.Learn(at)
+}
+
+func (n *node) Control(from *peer.Remote, msg []byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.control = append(n.control, string(msg))
+}
+func (n *node) STUN(netip.AddrPort, []byte) {}
+func (n *node) Changed(*peer.Remote)        {}
+func (n *node) Flush()                      {}
+func (n *node) Receive(frame []byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.frames = append(n.frames, bytes.Clone(frame))
+}
+
+func (n *node) received() [][]byte {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.frames
+}
+
+// start runs an engine on a host of the in-memory internet. A nil network makes
+// a node without certificate that trusts whom it meets.
+func start(t *testing.T, net *udptest.Internet, in *network, name, addr string) *node {
+	t.Helper()
+	id, err := keys.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &node{t: t, identity: id, host: net.Host(netip.MustParseAddr(addr))}
+	n.cfg = hello.Config{Identity: id}
+	if in != nil {
+		chain, err := in.signer.Issue(id.Public(), name, keys.Roles{"member"}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.cfg.Trust, n.cfg.Chain = &in.trust, chain
+	}
+	n.run()
+	t.Cleanup(func() { n.stop() })
+	return n
+}
+
+// run starts the engine, anew if it ran before.
+func (n *node) run() {
+	n.t.Helper()
+	conn, err := n.host.Listen(port)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.at = netip.AddrPortFrom(n.host.Addrs()[0], port)
+	log := slog.New(slog.NewTextHandler(n.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	n.engine, err = peer.New(peer.Config{Identity: n.identity, Conns: []udp.Conn{conn}, Hello: n.cfg, Observer: n, Logger: log})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	engine := n.engine
+	go func() { done <- engine.Run(ctx) }()
+	var once sync.Once
+	n.stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; err != nil {
+				n.t.Error(err)
+			}
+		})
+	}
+}
+
+// meet introduces a to b.
+func meet(t *testing.T, a, b *node) {
+	t.Helper()
+	r, err := a.engine.Meet(t.Context(), b.at, a.cfg)
+	if err != nil {
+		t.Fatalf("meet: %v", err)
+	}
+	if r.Remote != b.identity.Public() {
+		t.Fatal("met somebody else")
+	}
+	synctest.Wait()
+}
+
+func (n *node) remote(of *node) *peer.Remote {
+	r := n.engine.Remote(of.identity.Public().ID())
+	if r == nil {
+		n.t.Fatal("remote is not known")
+	}
+	return r
+}
+
+func frame(size, fill int) []byte {
+	f := bytes.Repeat([]byte{byte(fill)}, size)
+	return f
+}
+
+// eventually waits, in simulated time, until ok holds.
+func eventually(t *testing.T, limit time.Duration, what string, ok func() bool) time.Duration {
+	t.Helper()
+	began := time.Now()
+	for !ok() {
+		if time.Since(began) > limit {
+			t.Fatalf("%s: not within %v", what, limit)
+		}
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+	}
+	return time.Since(began)
+}
+
+func TestFramesBetweenMembers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := udptest.NewInternet(1)
+		net.LogOnFailure(t)
+		in := newNetwork(t)
+		a, b := start(t, net, in, "a", "198.18.0.1"), start(t, net, in, "b", "198.18.0.2")
+		a.host.SetLink(udptest.Link{Delay: 5 * time.Millisecond}, udptest.Link{Delay: 5 * time.Millisecond})
+		meet(t, a, b)
+		sizes := []int{60, 1000, 1300, 1514, 1518}
+		for i, size := range sizes { // the first finds no session and waits for it
+			a.remote(b).Send(frame(size, i+1))
+			a.remote(b).Flush()
+		}
+		took := eventually(t, time.Second, "frames arrive", func() bool { return len(b.received()) == len(sizes) })
+		if took > 100*time.Millisecond {
+			t.Errorf("first frames took %v of simulated time on a 10 ms path", took)
+		}
+		for i, got := range b.received() {
+			if !bytes.Equal(got, frame(sizes[i], i+1)) {
+				t.Errorf("frame %d differs", i)
+			}
+		}
+		b.remote(a).Send(frame(60, 9))
+		b.remote(a).Flush()
+		eventually(t, time.Second, "an answer arrives", func() bool { return len(a.received()) == 1 })
+	})
+}
+
+func TestPathGrowsTo1500(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := udptest.NewInternet(1)
+		net.LogOnFailure(t)
+		in := newNetwork(t)
+		a, b := start(t, net, in, "a", "198.18.0.1"), start(t, net, in, "b", "198.18.0.2")
+		meet(t, a, b)
+		a.remote(b).Send(frame(60, 1))
+		a.remote(b).Flush()
+		eventually(t, 5*time.Second, "path of 1500", func() bool { return a.remote(b).Status().PathMTU == 1500 })
+	})
+}
+
+func TestStartUnderLoss(t *testing.T) {
+	for seed := range uint64(20) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				net := udptest.NewInternet(seed)
+				net.LogOnFailure(t)
+				in := newNetwork(t)
+				a, b := start(t, net, in, "a", "198.18.0.1"), start(t, net, in, "b", "198.18.0.2")
+				lossy := udptest.Link{Delay: 10 * time.Millisecond, Loss: 0.1}
+				a.host.SetLink(lossy, lossy)
+				meet(t, a, b)
+				began := time.Now()
+				for len(b.received()) == 0 {
+					a.remote(b).Send(frame(60, 1))
+					a.remote(b).Flush()
+					time.Sleep(50 * time.Millisecond)
+					synctest.Wait()
+					if time.Since(began) > 5*time.Second {
+						t.Fatal("no frame in 5 s at 10 % loss")
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestPendingPassesControlOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := udptest.NewInternet(1)
+		net.LogOnFailure(t)
+		in := newNetwork(t)
+		member, joiner := start(t, net, in, "member", "198.18.0.1"), start(t, net, nil, "", "198.18.0.2")
+		r, err := joiner.engine.Meet(t.Context(), member.at, joiner.cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !r.Pending || r.Certificate != nil {
+			t.Fatalf("a joiner was shown a certificate: %+v", r)
+		}
+		spec := peer.Spec{Public: r.Remote, Class: peer.Pending, Candidates: []netip.AddrPort{member.at}}
+		toMember, err := joiner.engine.SetRemote(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		toJoiner, err := member.engine.SetRemote(peer.Spec{Public: joiner.identity.Public(), Class: peer.Pending, Candidates: []netip.AddrPort{joiner.at}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		toJoiner.Attach(member)
+		toMember.Attach(joiner)
+		eventually(t, 2*time.Second, "a join message arrives", func() bool {
+			toMember.SendControl([]byte("join"))
+			synctest.Wait()
+			member.mu.Lock()
+			defer member.mu.Unlock()
+			return len(member.control) > 0
+		})
+		for range 10 {
+			toMember.Send(frame(60, 1))
+			toMember.Flush()
+			toJoiner.Send(frame(60, 1))
+			toJoiner.Flush()
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if len(member.received())+len(joiner.received()) > 0 {
+			t.Fatal("frames passed a pending session")
+		}
+	})
+}
+
+func TestAddressChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := udptest.NewInternet(1)
+		net.LogOnFailure(t)
+		in := newNetwork(t)
+		a, b := start(t, net, in, "a", "198.18.0.1"), start(t, net, in, "b", "198.18.0.2")
+		line := udptest.Link{Delay: 5 * time.Millisecond}
+		a.host.SetLink(line, line)
+		meet(t, a, b)
+		ping := func() { // both directions at 50 Hz
+			a.remote(b).Send(frame(60, 1))
+			a.remote(b).Flush()
+			b.remote(a).Send(frame(60, 2))
+			b.remote(a).Flush()
+			time.Sleep(20 * time.Millisecond)
+			synctest.Wait()
+		}
+		for range 100 {
+			ping()
+		}
+		a.host.SetAddr(netip.MustParseAddr("198.18.0.77"))
+		a.engine.LocalChange()
+		gap := func(n *node) time.Duration {
+			began, seen := time.Now(), len(n.received())
+			for len(n.received()) <= seen {
+				ping()
+				if time.Since(began) > 5*time.Second {
+					t.Fatal("no frame within 5 s of an address change")
+				}
+			}
+			return time.Since(began)
+		}
+		t.Logf("outage towards the one that stayed: %v", gap(b))
+		t.Logf("outage towards the one that moved: %v", gap(a))
+	})
+}
+
+func TestRestartOfOneSide(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := udptest.NewInternet(1)
+		net.LogOnFailure(t)
+		in := newNetwork(t)
+		a, b := start(t, net, in, "a", "198.18.0.1"), start(t, net, in, "b", "198.18.0.2")
+		meet(t, a, b)
+		a.remote(b).Send(frame(60, 1))
+		a.remote(b).Flush()
+		eventually(t, time.Second, "a frame arrives", func() bool { return len(b.received()) == 1 })
+		b.stop()
+		b.run()
+		remote, err := b.engine.SetRemote(peer.Spec{Public: a.identity.Public(), Class: peer.Member, Candidates: []netip.AddrPort{a.at}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		remote.Attach(b)
+		remote.Want() // it looks for its neighbours at the start
+		began := time.Now()
+		for len(b.received()) < 2 {
+			a.remote(b).Send(frame(60, 2))
+			a.remote(b).Flush()
+			time.Sleep(20 * time.Millisecond)
+			synctest.Wait()
+			if time.Since(began) > 5*time.Second {
+				t.Fatal("no traffic within 5 s of a restart")
+			}
+		}
+	})
+}
+
+func TestIdleSessionEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := udptest.NewInternet(1)
+		in := newNetwork(t)
+		a, b := start(t, net, in, "a", "198.18.0.1"), start(t, net, in, "b", "198.18.0.2")
+		meet(t, a, b)
+		a.remote(b).Send(frame(60, 1))
+		a.remote(b).Flush()
+		eventually(t, time.Second, "a session", func() bool { return a.remote(b).Status().Up })
+		time.Sleep(4 * time.Minute)
+		synctest.Wait()
+		if a.remote(b).Status().Up || b.remote(a).Status().Up {
+			t.Fatal("the session outlived three idle minutes")
+		}
+		var sent int
+		net.Tap(func(udptest.Datagram) { sent++ })
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if sent > 0 {
+			t.Fatalf("an idle pair sent %d datagrams in ten minutes", sent)
+		}
+	})
+}
+
+func TestRekeyUnderTraffic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := udptest.NewInternet(1)
+		net.LogOnFailure(t)
+		in := newNetwork(t)
+		a, b := start(t, net, in, "a", "198.18.0.1"), start(t, net, in, "b", "198.18.0.2")
+		line := udptest.Link{Delay: 5 * time.Millisecond}
+		a.host.SetLink(line, line)
+		meet(t, a, b)
+		sent := 0
+		for began := time.Now(); time.Since(began) < 7*time.Minute; sent++ {
+			a.remote(b).Send(frame(60, sent))
+			a.remote(b).Flush()
+			time.Sleep(100 * time.Millisecond)
+			synctest.Wait()
+		}
+		if got := len(b.received()); got != sent {
+			t.Fatalf("%d of %d frames arrived over three rekeys", got, sent)
+		}
+		if at := a.remote(b).Status().LastHandshake; time.Since(at) > 2*time.Minute+10*time.Second {
+			t.Fatalf("the last handshake is %v old", time.Since(at))
+		}
+	})
+}

@@ -1,0 +1,3 @@
+// Package tools pins the programs that check the code (see go.mod), apart from
+// the product's own dependencies.
+package tools
