@@ -13,21 +13,21 @@
 //
 // What it builds, each box one namespace:
 //
-//	                    +-------------- core ---------------+
-//	                    |  gw .1     gw .1      DNS on lo   |
-//	                    +---+----------+---------------+----+
-//	 198.18.0.0/26          |          | veth, or two   | 198.18.0.128/26
-//	 2001:db8:0::/64        |          | and the relay  | 2001:db8:2::/64
-//	                +-------+------+   | of "wire"    +-+--------+
-//	                | wan0         |  ...             | eth0     |
-//	                |   site (NAT) |                  |  host    |
-//	                | lan0, bridge |                  +----------+
-//	                +-------+------+
-//	 192.168.1.0/24         | veth
-//	 2001:db8:0:1::/64  +---+---+
-//	                    | eth0  |
-//	                    | host  |
-//	                    +-------+
+//	                   +-------------- core ---------------+
+//	                   |  gw .1     gw .1      DNS on lo   |
+//	                   +---+----------+---------------+----+
+//	198.18.0.0/26          |          | veth, or two   | 198.18.0.128/26
+//	2001:db8:0::/64        |          | and the relay  | 2001:db8:2::/64
+//	               +-------+------+   | of "wire"    +-+--------+
+//	               | wan0         |  ...             | eth0     |
+//	               |   site (NAT) |                  |  host    |
+//	               | lan0, bridge |                  +----------+
+//	               +-------+------+
+//	192.168.1.0/24         | veth
+//	2001:db8:0:1::/64  +---+---+
+//	                   | eth0  |
+//	                   | host  |
+//	                   +-------+
 //
 // Building cannot fail half way through an expression: the first error is kept,
 // what follows does nothing, and Ready, Do and the Start of each Command return it.

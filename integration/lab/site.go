@@ -1,0 +1,287 @@
+//go:build linux
+
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+)
+
+// NAT is what a site's router does to IPv4, in the terms of RFC 4787. Mappings are those of UDP; TCP is masqueraded.
+type NAT int
+
+// The kinds of NAT.
+const (
+	None              NAT = iota // public addresses on the LAN, and no firewall for IPv4
+	Home                         // endpoint-independent mapping to another port, address- and port-dependent filtering: the ordinary home router
+	HomePortKept                 // the same, but a port is kept where it is free
+	FullCone                     // endpoint-independent mapping and filtering
+	AddressRestricted            // endpoint-independent mapping, address-dependent filtering
+	Symmetric                    // address- and port-dependent mapping and filtering
+	CGNAT                        // Home behind a carrier's Home, with 100.64.0.0/10 between them
+)
+
+// String is the name of the kind.
+func (n NAT) String() string {
+	names := [...]string{"none", "home", "home-port-kept", "full-cone", "address-restricted", "symmetric", "cgnat"}
+	if n < 0 || int(n) >= len(names) {
+		return fmt.Sprintf("NAT(%d)", int(n))
+	}
+	return names[n]
+}
+
+// SiteConfig says what a site is. With neither V4 nor V6 it has both. IPv6 addresses are public, behind a stateful
+// firewall that lets only answers in.
+type SiteConfig struct {
+	NAT        NAT
+	V4, V6     bool
+	OpenV6     bool          // no firewall for IPv6
+	BlockUDP   bool          // let no UDP out but DNS, as some companies and hotels do
+	UDPTimeout time.Duration // how long the router remembers a silent flow; the kernel's 30 s and 120 s if 0
+	Link       Link          // between the site and the internet
+}
+
+// Site is a router and its LAN.
+type Site struct {
+	machine
+	net     *Network
+	cfg     SiteConfig
+	up      *uplink
+	carrier *namespace // the second router of CGNAT
+	access  *cable     // between carrier and router
+	lan     end
+	hosts   []*nic
+	next    int // number of the next host
+}
+
+// The names of a router's interfaces.
+const (
+	wanName = "wan0"
+	lanName = "lan0"
+)
+
+// Site connects a router with a LAN behind it to the network.
+func (n *Network) Site(name string, cfg SiteConfig) *Site {
+	if !cfg.V4 && !cfg.V6 {
+		cfg.V4, cfg.V6 = true, true
+	}
+	s := &Site{machine: machine{lab: n.lab, name: name, resolv: resolvConf(cfg.V4)}, net: n, cfg: cfg, next: firstHost}
+	n.lab.build(name, s.build)
+	return s
+}
+
+func (s *Site) build() (err error) {
+	if s.ns, err = s.lab.newRouter(s.name); err != nil {
+		return err
+	}
+	outer := s.ns
+	if s.cfg.NAT == CGNAT {
+		if s.carrier, err = s.lab.newRouter(s.name + "-carrier"); err != nil {
+			return err
+		}
+		outer = s.carrier
+	}
+	to := plug{ns: outer, name: wanName, v6: s.cfg.V6}
+	if s.up, err = s.net.attach(to, s.cfg.Link, s.cfg.V4, s.cfg.NAT == None, 0); err != nil {
+		return err
+	}
+	if s.carrier != nil {
+		a, b := plug{ns: s.carrier, name: lanName, v6: s.cfg.V6}, plug{ns: s.ns, name: wanName, v6: s.cfg.V6}
+		if s.access, err = s.lab.connect(a, b, Link{MTU: s.cfg.Link.MTU}); err != nil {
+			return err
+		}
+	}
+	if err := s.bridge(); err != nil {
+		return err
+	}
+	if err := s.number(); err != nil {
+		return err
+	}
+	return s.protect()
+}
+
+// bridge makes the LAN.
+func (s *Site) bridge() error {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = lanName
+	snooping := false // nobody queries, so that there is nothing to snoop
+	if err := s.ns.link.LinkAdd(&netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snooping}); err != nil {
+		return fmt.Errorf("make bridge of %q: %w", s.name, err)
+	}
+	var err error
+	s.lan, err = s.lab.open(plug{ns: s.ns, name: lanName, v6: s.cfg.V6})
+	s.lab.pending = s.lab.pending[:len(s.lab.pending)-1] // it has carrier when a host is plugged in
+	return err
+}
+
+// number gives routers and hosts their addresses and routes.
+func (s *Site) number() error {
+	if err := s.numberAccess(); err != nil {
+		return err
+	}
+	var lan []netip.Prefix
+	for _, p := range s.prefixes() {
+		lan = append(lan, nth(p, 1))
+	}
+	if err := s.lan.setAddrs(lan...); err != nil {
+		return err
+	}
+	for _, n := range s.hosts {
+		if err := n.number(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// numberAccess numbers the link between the two routers of CGNAT.
+func (s *Site) numberAccess() error {
+	if s.access == nil {
+		return nil
+	}
+	var nets []netip.Prefix
+	if s.cfg.V4 {
+		nets = append(nets, carrierLAN)
+	}
+	if s.cfg.V6 {
+		nets = append(nets, s.up.block.carrier6())
+	}
+	var carrier, router []netip.Prefix
+	for _, p := range nets {
+		carrier, router = append(carrier, nth(p, 1)), append(router, nth(p, 2))
+	}
+	if err := s.access.a.setAddrs(carrier...); err != nil {
+		return err
+	}
+	if err := s.access.b.setAddrs(router...); err != nil {
+		return err
+	}
+	for i, p := range carrier {
+		if err := s.access.b.setRoute(netip.Prefix{}, p.Addr(), 0); err != nil {
+			return err
+		}
+		if p.Addr().Is6() {
+			if err := s.access.a.setRoute(s.up.block.lan6(), router[i].Addr(), 0); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// protect sets up NAT and firewall.
+func (s *Site) protect() error {
+	rules := ruleset{nat: s.cfg.NAT, openV6: s.cfg.OpenV6, blockUDP: s.cfg.BlockUDP, timeout: s.cfg.UDPTimeout}
+	if s.carrier == nil {
+		return rules.load(s.ns)
+	}
+	rules.nat = Home
+	if err := rules.load(s.ns); err != nil {
+		return err
+	}
+	rules.openV6, rules.blockUDP = true, false
+	return rules.load(s.carrier)
+}
+
+// prefixes are the networks of the LAN.
+func (s *Site) prefixes() []netip.Prefix {
+	var nets []netip.Prefix
+	switch {
+	case s.cfg.V4 && s.cfg.NAT == None:
+		nets = append(nets, s.up.block.lan4())
+	case s.cfg.V4:
+		nets = append(nets, privateLAN)
+	}
+	if s.cfg.V6 {
+		nets = append(nets, s.up.block.lan6())
+	}
+	return nets
+}
+
+// Renumber gives the site another public IPv4 address and another IPv6 prefix, as providers do at night. Hosts with
+// public addresses get new ones at once.
+func (s *Site) Renumber() error {
+	return s.lab.change("renumber "+s.name, func() error {
+		if err := s.up.renumber(); err != nil {
+			return err
+		}
+		return s.number()
+	})
+}
+
+// SetLink changes the site's link for frames from now on. The site must have been made with a Link that is not zero.
+func (s *Site) SetLink(link Link) error {
+	return s.lab.change("change link of "+s.name, func() error { return s.up.setLink(link) })
+}
+
+// Public is the IPv4 address that the internet sees; invalid without IPv4.
+func (s *Site) Public() netip.Addr {
+	s.lab.mu.Lock()
+	defer s.lab.mu.Unlock()
+	if s.up == nil || !s.cfg.V4 {
+		return netip.Addr{}
+	}
+	return nth(s.up.block.wan4(), 2).Addr()
+}
+
+// Host connects a host to the LAN. Its interface is eth0.
+func (s *Site) Host(name string) *Host {
+	h := &Host{machine: machine{lab: s.lab, name: name, resolv: resolvConf(s.cfg.V4)}}
+	s.lab.build(name, func() (err error) {
+		if h.ns, err = s.lab.newNamespace(name); err != nil {
+			return err
+		}
+		return h.plugInto(s)
+	})
+	return h
+}
+
+// take plugs a host's network interface card into the LAN: its cable's far end is in the router's namespace already.
+func (s *Site) take(n *nic, port end) error {
+	l, err := port.link()
+	if err != nil {
+		return err
+	}
+	bridge, err := s.lan.link()
+	if err != nil {
+		return err
+	}
+	if err := s.ns.link.LinkSetMaster(l, bridge); err != nil {
+		return fmt.Errorf("plug %s into the LAN of %q: %w", port.name, s.name, err)
+	}
+	n.site, n.far, n.seat = s, port, s.next
+	s.next++
+	s.hosts = append(s.hosts, n)
+	return n.number()
+}
+
+// release forgets a host that leaves.
+func (s *Site) release(n *nic) {
+	s.hosts = slices.DeleteFunc(s.hosts, func(other *nic) bool { return other == n })
+}
+
+// resolvConf points at the network's name server, by the family that works first. The other is refused at once.
+func resolvConf(v4 bool) string {
+	first, second := dns4, dns6
+	if !v4 {
+		first, second = dns6, dns4
+	}
+	return fmt.Sprintf("nameserver %v\nnameserver %v\noptions timeout:1 attempts:3\n", first, second)
+}
+
+// Counters are a router's, or a host's, own count of packets. They are nftables': evidence from outside the programs.
+func (s *Site) Counters() (Counters, error) {
+	if err := s.lab.Ready(context.Background()); err != nil {
+		return Counters{}, err
+	}
+	ns := s.ns
+	if s.carrier != nil {
+		ns = s.carrier
+	}
+	return readCounters(ns)
+}
