@@ -42,7 +42,8 @@ type Certificate struct {
 	NotBefore, NotAfter time.Time
 	Serial              string // 24 hex digits; later certificates compare greater
 	Signer              NodeID
-	Raw                 []byte // the chain as it travels: node DER ‖ signer DER
+	SignerKey           [32]byte // the signer's Ed25519 key
+	Raw                 []byte   // the chain as it travels: node DER ‖ signer DER
 }
 
 // oidNode marks the extension that binds a node's X25519 keys and roles to its

@@ -96,8 +96,9 @@ func (p Public) Check() error {
 	return nil
 }
 
-// bytes is the fixed encoding that signatures and hashes cover.
-func (p Public) bytes() []byte {
+// Bytes is the fixed encoding that signatures and hashes cover: the signing,
+// WireGuard and probe keys, 96 bytes.
+func (p Public) Bytes() []byte {
 	b := make([]byte, 0, 96)
 	b = append(b, p.Sign[:]...)
 	b = append(b, p.WireGuard[:]...)

@@ -324,7 +324,7 @@ func (r InviteRecord) VerifyProof(network NetworkID, pub Public, name string, pr
 }
 
 func proofMessage(network NetworkID, id InviteID, pub Public, name string) []byte {
-	sum := digest("meshd/1/invite-proof", network[:], id[:], pub.bytes(), []byte(name))
+	sum := digest("meshd/1/invite-proof", network[:], id[:], pub.Bytes(), []byte(name))
 	return append([]byte("meshd/1/invite-proof\x00"), sum[:]...)
 }
 

@@ -323,15 +323,3 @@ func (l *IssueLog) IssuedTo(key [32]byte) (Issue, bool) {
 	}
 	return l.issues[n], true
 }
-
-// IssuedName says whether a name was given to a key other than this one.
-func (l *IssueLog) IssuedName(name string, except [32]byte) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for key, n := range l.newest {
-		if key != except && l.issues[n].Name == name {
-			return true
-		}
-	}
-	return false
-}

@@ -197,7 +197,7 @@ func checkNode(crt *x509.Certificate, signer ed25519.PublicKey) (*Certificate, e
 	return &Certificate{
 		Public: public, ID: public.ID(), Name: name, Roles: roles,
 		NotBefore: b.valid.from, NotAfter: b.valid.to,
-		Serial: serialText(b.serial), Signer: nodeID(signer),
+		Serial: serialText(b.serial), Signer: nodeID(signer), SignerKey: [32]byte(signer),
 	}, nil
 }
 

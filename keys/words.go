@@ -16,7 +16,7 @@ const WordCount = 6
 // before it sees the signer's, and shows it after: so neither side, nor one
 // between them, can search for keys or nonces that give chosen words.
 func Words(root ed25519.PublicKey, joiner Public, nonceJoiner, nonceSigner [32]byte) []string {
-	sum := digest("meshd/1/words", digestOf(root), joiner.bytes(), nonceJoiner[:], nonceSigner[:])
+	sum := digest("meshd/1/words", digestOf(root), joiner.Bytes(), nonceJoiner[:], nonceSigner[:])
 	bits, more := binary.BigEndian.Uint64(sum[:8]), binary.BigEndian.Uint16(sum[8:10])
 	words := make([]string, WordCount)
 	for i := range WordCount - 1 {
@@ -30,7 +30,7 @@ func Words(root ed25519.PublicKey, joiner Public, nonceJoiner, nonceSigner [32]b
 
 // Commitment binds a joiner to its nonce without showing it.
 func Commitment(nonce [32]byte, joiner Public) [32]byte {
-	return digest("meshd/1/commitment", nonce[:], joiner.bytes())
+	return digest("meshd/1/commitment", nonce[:], joiner.Bytes())
 }
 
 // ParseWords reads words as people type them: any case, separated by anything
