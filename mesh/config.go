@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"meshd/l2"
+	"meshd/mesh/api"
 	"meshd/nat-traversal"
 	"meshd/peer/udp"
 )
@@ -37,10 +38,13 @@ type Config struct {
 	Prefixes   []netip.Prefix // of the segment, when founding; none: a ULA
 	STUN       []string       // HOST:PORT of STUN servers besides members
 	DNS        netip.AddrPort // where NAME.mesh.internal is answered; zero: the default
+	NoDNS      bool           // do not answer names
 	Logger     *slog.Logger
 	Progress   func(Event) // may be nil; called from one goroutine at a time
 	KeepTAP    func() bool // asked at the end: may the TAP outlive the process?
 	Host       Host        // nil: this machine
+	// Serve offers the node to its commands until ctx ends. nil: on SocketPath.
+	Serve func(ctx context.Context, service api.Node) error
 }
 
 // Event is progress that an operator wants to see.

@@ -33,19 +33,12 @@ type entryPoints struct {
 	invite *keys.Invite
 }
 
-// invitePrefix begins every invite.
-const invitePrefix = "meshd1-"
-
-// isInvite tells an invite from a host. A host's name cannot hold this prefix
-// and be long enough.
-func isInvite(s string) bool { return strings.HasPrefix(s, invitePrefix) }
-
 // joinNames are the entry points as they may be shown: never an invite.
 func joinNames(specs []string) []string {
 	shown := make([]string, len(specs))
 	for i, s := range specs {
 		shown[i] = s
-		if isInvite(s) {
+		if keys.IsInvite(s) {
 			shown[i] = "an invite"
 		}
 	}
@@ -58,7 +51,7 @@ func (n *Node) resolveEntries(ctx context.Context, must bool) (*entryPoints, err
 	e := new(entryPoints)
 	var hosts []string
 	for _, spec := range n.cfg.Join {
-		if !isInvite(spec) {
+		if !keys.IsInvite(spec) {
 			hosts = append(hosts, spec)
 			continue
 		}

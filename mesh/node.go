@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -58,6 +59,7 @@ type Node struct {
 	founded bool          // by this process
 	ready   atomic.Bool
 	pings   pinger
+	eventMu sync.Mutex // events are told one at a time
 	stun    []netip.AddrPort // of --stun, resolved
 	stop    context.CancelCauseFunc
 
@@ -251,6 +253,8 @@ func (m *membership) rootOf() ed25519.PublicKey { return ed25519.PublicKey(m.Roo
 
 // event reports progress.
 func (n *Node) event(kind EventKind, text string, words ...string) {
+	n.eventMu.Lock()
+	defer n.eventMu.Unlock()
 	if n.cfg.Progress != nil {
 		n.cfg.Progress(Event{Kind: kind, Text: text, Words: words})
 	}

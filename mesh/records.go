@@ -165,7 +165,7 @@ func (n *Node) publish(now time.Time) {
 	s := &n.state
 	n.gather(now)
 	s.self.list = n.candidates(now)
-	body := record.Node{Software: n.cfg.Version}
+	body := record.Node{Software: n.cfg.Version[:min(len(n.cfg.Version), record.MaxSoftware)]}
 	for _, c := range s.self.list {
 		if len(body.Endpoints) < record.MaxEndpoints {
 			body.Endpoints = append(body.Endpoints, record.Endpoint{Addr: c.Addr, Kind: endpointKind(c.Kind)})

@@ -219,6 +219,9 @@ func (n *Node) live(ctx context.Context, group *errgroup.Group) error {
 	group.Go(func() error { return n.state.gossip.Run(ctx) })
 	n.serveUAPI(ctx, group)
 	n.wake()
+	if n.founded {
+		n.event(Founded, n.joinLine(ctx))
+	}
 	if !joining && len(entries.addrs) > 0 {
 		if err := n.checkEntries(ctx, entries); err != nil {
 			return err
@@ -237,15 +240,15 @@ func (n *Node) live(ctx context.Context, group *errgroup.Group) error {
 
 // serve answers on the control socket until stop is called.
 func (n *Node) serve() (stop func(), done <-chan error, err error) {
-	if n.cfg.SocketPath == "" {
-		stop, done = background(func(context.Context) error { return nil })
-		return stop, done, nil
+	serve := n.cfg.Serve
+	if serve == nil {
+		l, err := api.Listen(n.cfg.SocketPath)
+		if err != nil {
+			return nil, nil, err
+		}
+		serve = func(ctx context.Context, s api.Node) error { return api.Serve(ctx, l, s, n.log) }
 	}
-	l, err := api.Listen(n.cfg.SocketPath)
-	if err != nil {
-		return nil, nil, err
-	}
-	stop, done = background(func(ctx context.Context) error { return api.Serve(ctx, l, service{n}, n.log) })
+	stop, done = background(func(ctx context.Context) error { return serve(ctx, service{n}) })
 	return stop, done, nil
 }
 
@@ -291,6 +294,23 @@ func (n *Node) readyLine(ctx context.Context) string {
 		tap = "no TAP"
 	}
 	return fmt.Sprintf("ready %s %s %s", name, tap, strings.Join(info, " "))
+}
+
+// joinLine is what others type to join through this node.
+func (n *Node) joinLine(ctx context.Context) string {
+	host := "HOST"
+	_ = n.do(ctx, func() {
+		n.gather(time.Now())
+		if len(n.cfg.Advertise) > 0 {
+			host = n.cfg.Advertise[0]
+		} else if list := n.candidates(time.Now()); len(list) > 0 {
+			host = list[0].Addr.String()
+			if list[0].Addr.Port() == DefaultPort {
+				host = list[0].Addr.Addr().String()
+			}
+		}
+	})
+	return "meshd up --join " + host
 }
 
 // resolveConfigured looks up --advertise and --stun. A STUN server that is not

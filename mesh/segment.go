@@ -42,6 +42,9 @@ func (n *Node) openSegment(prefixes []netip.Prefix, mtu int) (*segment, error) {
 		return nil, errors.Join(err, s.close(false))
 	}
 	s.sw = l2.NewSwitch(l2.Config{Device: s.device, MAC: s.mac, MTU: mtu, Logger: n.log})
+	if n.cfg.NoDNS {
+		return s, nil
+	}
 	server, err := names.Listen(names.Config{Addr: n.cfg.DNS, Logger: n.log})
 	if err != nil {
 		n.event(Warning, fmt.Sprintf("names are not answered: %v", err))
