@@ -33,7 +33,7 @@ func newCompletion(a *app) *cobra.Command {
 			case "powershell":
 				return root.GenPowerShellCompletionWithDesc(a.stdout)
 			default:
-				return usageError(cmd.CommandPath(), fmt.Sprintf("%q is none of %s", args[0], strings.Join(shells, ", ")), "")
+				return usageError(cmd.Name(), fmt.Sprintf("%q is none of %s", args[0], strings.Join(shells, ", ")), "")
 			}
 		},
 	}

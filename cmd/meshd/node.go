@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"meshd/keys"
+	"meshd/mesh"
 	"meshd/mesh/api"
 )
 
@@ -14,8 +15,8 @@ import (
 
 // defaultPort is the UDP port of a node that was not told another, defaultTAP its interface.
 const (
-	defaultPort = 51830
-	defaultTAP  = "mesh0"
+	defaultPort = mesh.DefaultPort
+	defaultTAP  = mesh.DefaultTAP
 )
 
 // node is the seam between the commands and package mesh.
@@ -66,14 +67,47 @@ const (
 type realNode struct{}
 
 // Run runs a node.
-func (realNode) Run(context.Context, nodeConfig) error {
-	return &api.Error{Code: api.CodeUnsupported, What: "up", Why: "this build has no node yet"}
+func (realNode) Run(ctx context.Context, c nodeConfig) error {
+	return mesh.Run(ctx, mesh.Config{
+		StateDir:   c.StateDir,
+		SocketPath: c.SocketPath,
+		Version:    version(),
+		Name:       c.Name,
+		Join:       c.Join,
+		Resume:     c.Resume,
+		Listen:     c.Listen,
+		Advertise:  c.Advertise,
+		STUN:       c.STUN,
+		TAP:        c.TAP,
+		NoTAP:      c.NoTAP,
+		MTU:        c.MTU,
+		Prefixes:   c.Prefixes,
+		Logger:     c.Logger,
+		KeepTAP:    c.KeepTAP,
+		Progress:   func(e mesh.Event) { c.Progress(progress{kind: stepOf(e.Kind), text: e.Text, words: e.Words}) },
+	})
+}
+
+// stepOf is an event's kind as the screen knows it.
+func stepOf(k mesh.EventKind) progressKind {
+	switch k {
+	case mesh.Founded:
+		return stepFounded
+	case mesh.WaitingForApproval:
+		return stepWaiting
+	case mesh.Joined:
+		return stepJoined
+	case mesh.Warning:
+		return stepWarning
+	case mesh.Ready:
+		return stepReady
+	default:
+		return stepDone
+	}
 }
 
 // CleanUp removes what a killed node has left.
-func (realNode) CleanUp(string) error {
-	return &api.Error{Code: api.CodeUnsupported, What: "clean up", Why: "this build has no node yet"}
-}
+func (realNode) CleanUp(stateDir string) error { return mesh.CleanUp(stateDir) }
 
 // isInvite tells an invite from a host.
 func isInvite(s string) bool { return keys.IsInvite(s) }

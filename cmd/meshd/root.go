@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -40,7 +42,7 @@ func newRoot(a *app) *cobra.Command {
 		newUp(a), newDown(a), newStatus(a), newPing(a), newHosts(a), newInvite(a), newRequests(a), newApprove(a), newDeny(a),
 		newWait(a), newDemo(a), newVersion(a), newCompletion(a),
 	)
-	root.SetHelpCommand(&cobra.Command{Use: "no-help", Hidden: true})
+	root.SetHelpCommand(newHelp())
 	return root
 }
 
@@ -71,20 +73,45 @@ func later() []string {
 // flagError makes wrong usage of what pflag says about a flag.
 func flagError(cmd *cobra.Command, err error) error {
 	remedy := "see " + cmd.CommandPath() + " --help"
-	if _, name, ok := strings.Cut(err.Error(), "unknown flag: --"); ok && cmd.Name() == "up" {
-		for _, l := range later() {
-			if name == l {
-				return usageError("--"+name, "this version of meshd does not have it yet", remedy)
-			}
+	if e, ok := errors.AsType[*pflag.NotExistError](err); ok {
+		why := "no such flag"
+		if cmd.Name() == "up" && slices.Contains(later(), e.GetSpecifiedName()) {
+			why = "this version of meshd does not have it yet"
 		}
+		dashes := "--"
+		if e.GetSpecifiedShortnames() != "" {
+			dashes = "-"
+		}
+		return usageError(dashes+e.GetSpecifiedName(), why, remedy)
 	}
-	return usageError(cmd.CommandPath(), oneLine(err.Error()), remedy)
+	if e, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		return usageError("--"+e.GetFlag().Name, fmt.Sprintf("%q is not of the right kind (%s)", e.GetValue(), e.GetFlag().Value.Type()), remedy)
+	}
+	if e, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {
+		return usageError("--"+e.GetFlag().Name, "its value is missing", remedy)
+	}
+	return usageError(cmd.Name(), oneLine(err.Error()), remedy)
+}
+
+// newHelp is `meshd help`.
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Show what a command does",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 || about == cmd.Root() && len(args) > 0 {
+				return unknownCommand(cmd.Root(), args[0])
+			}
+			return about.Help()
+		},
+	}
 }
 
 // noArgs refuses arguments.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usageError(cmd.CommandPath(), fmt.Sprintf("it takes no argument, and %q is one", args[0]), "")
+		return usageError(cmd.Name(), fmt.Sprintf("it takes no argument, and %q is one", args[0]), "")
 	}
 	return nil
 }
@@ -96,9 +123,9 @@ func oneArg(name string) cobra.PositionalArgs {
 		case 1:
 			return nil
 		case 0:
-			return usageError(cmd.CommandPath(), name+" is missing", "")
+			return usageError(cmd.Name(), name+" is missing", "")
 		default:
-			return usageError(cmd.CommandPath(), fmt.Sprintf("it takes one %s, and %q is another argument", name, args[1]), "")
+			return usageError(cmd.Name(), fmt.Sprintf("it takes one %s, and %q is another argument", name, args[1]), "")
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"meshd/keys"
 )
 
 func (s *server) unknown(_ http.ResponseWriter, r *http.Request) error {
@@ -72,9 +74,9 @@ func (s *server) invite(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	roles := o.Roles
-	if len(roles) == 0 {
-		roles = []string{"member"}
+	roles, err := keys.ParseRoles(o.Roles...)
+	if err != nil {
+		return err
 	}
 	s.answer(w, http.StatusOK, Invite{Invite: text, Uses: o.Uses, Roles: roles, Expires: utc(time.Now().Add(o.Expires))})
 	return nil

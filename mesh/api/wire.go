@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"meshd/keys"
 )
 
 const (
@@ -22,7 +24,7 @@ const (
 	// wordCount is how many words the two sides of an approval compare.
 	wordCount = 6
 	// maxUses and maxExpires bound the terms of an invite.
-	maxUses    = 1000
+	maxUses    = 10000
 	maxExpires = 366 * 24 * time.Hour
 )
 
@@ -98,10 +100,8 @@ func (o InviteOptions) Check() error {
 	case o.Expires <= 0 || o.Expires > maxExpires:
 		return usage(what, fmt.Sprintf("it would expire after %v, and must after at least a moment and at most %d days", o.Expires, maxExpires/(24*time.Hour)), "")
 	}
-	for _, r := range o.Roles {
-		if err := CheckRole(r); err != nil {
-			return err
-		}
+	if _, err := keys.ParseRoles(o.Roles...); err != nil {
+		return usage(what, err.Error(), "")
 	}
 	return nil
 }

@@ -7,11 +7,13 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
+
+	"meshd/keys"
 )
 
 const (
 	// Domain is the zone, without its last dot.
-	Domain = "mesh.internal"
+	Domain = keys.Domain
 	apex   = Domain + "."
 	// nameServer is the zone's own server in SOA and NS records (RFC 1035 wants one).
 	nameServer = "ns." + apex
