@@ -528,7 +528,7 @@ func TestOracleReplays(t *testing.T) {
 	o.give(first, first)
 	o.give(first)
 	o.arrives()
-	o.data() // the next that comes out is a new one
+	o.data()                                                    // the next that comes out is a new one
 	if n := o.counter("rx_bytes") - before; n != 2*len(first) { // with that of data
 		t.Errorf("the device counts %d bytes of two packets of %d", n, len(first))
 	}

@@ -203,3 +203,6 @@ func connect(t testing.TB, a, b *end, now time.Time) {
 func x25519(private, public wgtypes.Key) ([]byte, error) {
 	return curve25519.X25519(private[:], public[:])
 }
+
+// wgKey is the private key of a Local.
+func wgKey(l *Local) wgtypes.Key { return wgtypes.Key(l.static.Private) }
