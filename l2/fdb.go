@@ -75,24 +75,27 @@ func (f *fdb) expired(e *entry, now time.Duration) bool {
 //
 // A station does not move to another origin before it has aged: a member could
 // take over any host by one frame otherwise. (Between two members that may bridge,
-// asking the host where it is will settle it: that belongs into the second case.)
+// asking the host where it is will settle it: that belongs where sourceMoved is.)
 func (f *fdb) learn(k station, o *origin, now time.Duration) reason {
 	f.mu.RLock()
 	e := f.hosts[k]
-	switch {
-	case e == nil:
-	case e.at == o:
-		if old := e.seen.Load(); old < int64(now) {
-			e.seen.Store(int64(now))
-		}
+	if e == nil || f.expired(e, now) {
 		f.mu.RUnlock()
-		return passed
-	case !f.expired(e, now):
-		f.mu.RUnlock()
+		return f.place(k, o, now)
+	}
+	defer f.mu.RUnlock()
+	if e.at != o {
 		return sourceMoved
 	}
-	f.mu.RUnlock()
-	return f.place(k, o, now)
+	e.heard(now)
+	return passed
+}
+
+// heard keeps the entry fresh. Goroutines may differ in what time it is.
+func (e *entry) heard(now time.Duration) {
+	if e.seen.Load() < int64(now) {
+		e.seen.Store(int64(now))
+	}
 }
 
 // place is learn for a station that is new or has aged.
@@ -100,11 +103,14 @@ func (f *fdb) place(k station, o *origin, now time.Duration) reason {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	e := f.hosts[k]
-	if e != nil && e.at != o && !f.expired(e, now) {
-		return sourceMoved // another goroutine was quicker
-	}
-	if e != nil && e.at == o {
-		e.seen.Store(int64(now))
+	switch {
+	case e == nil:
+	case f.expired(e, now):
+		f.remove(k, e)
+	case e.at != o: // another goroutine was quicker
+		return sourceMoved
+	default:
+		e.heard(now)
 		return passed
 	}
 	limit := int(o.limit.Load())
@@ -113,9 +119,6 @@ func (f *fdb) place(k station, o *origin, now time.Duration) reason {
 	}
 	if o.stations >= limit {
 		return sourceLimit
-	}
-	if e = f.hosts[k]; e != nil {
-		f.remove(k, e)
 	}
 	if len(f.hosts) >= maxStations {
 		return passed // not learned: it works by flooding

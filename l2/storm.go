@@ -24,14 +24,14 @@ func (b *bucket) take(now time.Duration) bool {
 }
 
 func (b *bucket) fill(now time.Duration) {
-	passed := int64(now - b.last)
-	if passed <= 0 {
+	elapsed := int64(now - b.last)
+	if elapsed <= 0 {
 		return
 	}
 	b.last = now
-	if passed >= b.spent/b.rate+1 { // also what could overflow below
+	if elapsed >= b.spent/b.rate+1 { // also what could overflow below
 		b.spent = 0
 		return
 	}
-	b.spent = max(0, b.spent-passed*b.rate)
+	b.spent = max(0, b.spent-elapsed*b.rate)
 }

@@ -1,0 +1,264 @@
+package l2
+
+import (
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// model is the slow and obvious switch: plain maps, walked for every question.
+type model struct {
+	now     time.Duration
+	members []*modelMember // in the order of connecting; the first is the host itself, named ""
+	learned map[modelKey]*modelHost
+}
+
+type modelKey struct {
+	vlan uint16
+	mac  MAC
+}
+
+type modelHost struct {
+	at   *modelMember
+	seen time.Duration
+}
+
+type modelMember struct {
+	name   string
+	allow  Allow
+	limit  int
+	events []time.Duration // BUM frames that passed
+}
+
+func (m *model) owner(mac MAC) *modelMember {
+	for _, member := range m.members {
+		if member.allow.MAC == mac && mac != (MAC{}) {
+			return member
+		}
+	}
+	return nil
+}
+
+func (m *model) find(vlan uint16, mac MAC) *modelMember {
+	if o := m.owner(mac); o != nil {
+		return o
+	}
+	if h := m.learned[modelKey{vlan, mac}]; h != nil && m.now-h.seen < DefaultAge {
+		return h.at
+	}
+	return nil
+}
+
+func (m *model) behind(member *modelMember) (n int) {
+	for _, h := range m.learned {
+		if h.at == member && m.now-h.seen < DefaultAge {
+			n++
+		}
+	}
+	return n
+}
+
+// mayFlood is the definition of the limit: in no span of time that ends now do more
+// BUM frames pass than the burst and what the rate gives.
+func (m *model) mayFlood(member *modelMember) bool {
+	for i, start := range member.events {
+		allowed := modelBurst + float64(m.now-start)/1e9*modelRate
+		if float64(len(member.events)-i+1) > allowed+1e-9 {
+			return false
+		}
+	}
+	return true
+}
+
+const modelRate, modelBurst = 1, 3
+
+// send is rig.send.
+func (m *model) send(from string, f modelFrame) string {
+	member := m.members[slices.IndexFunc(m.members, func(x *modelMember) bool { return x.name == from })]
+	allowed := func(x *modelMember, vlan uint16) bool {
+		return x.allow.VLANs == nil || vlan == 0 || slices.Contains(x.allow.VLANs, vlan)
+	}
+	if strings.HasPrefix(f.dst.String(), "01:80:c2:00:00:0") {
+		return "!reserved-multicast"
+	}
+	if f.src.Multicast() {
+		return "!source-multicast"
+	}
+	if f.src == (MAC{}) {
+		return "!source-zero"
+	}
+	if !allowed(member, f.vlan) {
+		return "!vlan"
+	}
+	if o := m.owner(f.src); o != nil && o != member {
+		return "!source-mac"
+	} else if o == nil {
+		key := modelKey{f.vlan, f.src}
+		known := m.find(f.vlan, f.src)
+		if known != nil && known != member {
+			return "!source-moved"
+		}
+		if known == nil && m.behind(member) >= member.limit {
+			return "!source-limit"
+		}
+		m.learned[key] = &modelHost{member, m.now}
+	}
+	to := []*modelMember{m.find(f.vlan, f.dst)}
+	if to[0] == member || from != "" && to[0] != nil && to[0].name != "" {
+		return "!elsewhere"
+	}
+	if to[0] == nil || f.dst.Multicast() {
+		if !m.mayFlood(member) {
+			return "!storm"
+		}
+		member.events = append(member.events, m.now)
+		to = m.members[:1]
+		if from == "" {
+			to = m.members[1:]
+		}
+	} else if from == "" && !allowed(to[0], f.vlan) {
+		return "!vlan"
+	}
+	var names []string
+	for _, x := range to {
+		if from != "" {
+			return "host"
+		}
+		if allowed(x, f.vlan) {
+			names = append(names, x.name)
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, " ")
+}
+
+type modelFrame struct {
+	dst, src MAC
+	vlan     uint16
+}
+
+func TestAgainstModel(t *testing.T) {
+	outcomes := map[string]int{}
+	for seed := range uint64(150) {
+		rng := rand.New(rand.NewPCG(seed, 2))
+		r := newRig(t, Config{StormRate: modelRate, StormBurst: modelBurst, MaxMACs: 3})
+		start := r.time
+		m := &model{learned: map[modelKey]*modelHost{}, members: []*modelMember{{allow: Allow{MAC: ownMAC}, limit: 3}}}
+		macs := []MAC{ownMAC, macOfA, macOfB, host1, host2, host3, {2, 0, 0, 0, 1, 4}, {2, 0, 0, 0, 1, 5}, broadcast, {}, {1, 0x80, 0xc2, 0, 0, 2}, {0x33, 0x33, 0, 0, 0, 1}}
+		var log []string
+		for range 400 {
+			// Steps are whole seconds, so that floating point in the model is exact and each may sweep.
+			r.time = r.time.Add([]time.Duration{sweepEvery, 30 * time.Second, DefaultAge - 30*time.Second, DefaultAge, 40: 0}[rng.IntN(41)])
+			m.now = r.time.Sub(start)
+			if rng.IntN(12) == 0 {
+				log = append(log, change(rng, r, m))
+				continue
+			}
+			f := modelFrame{macs[rng.IntN(len(macs))], macs[rng.IntN(len(macs))], []uint16{0, 0, 5, 6}[rng.IntN(4)]}
+			from := m.members[rng.IntN(len(m.members))].name
+			want := m.send(from, f)
+			got := r.send(from, eth(f.dst, f.src, f.vlan))
+			log = append(log, fmt.Sprintf("%v %q: %s > %s in %d: %q", m.now, from, f.src, f.dst, f.vlan, got))
+			if got != want {
+				t.Fatalf("seed %d: got %q, the model says %q, after\n%s", seed, got, want, strings.Join(log[max(0, len(log)-25):], "\n"))
+			}
+			outcomes[want]++
+		}
+		checkHosts(t, r, m)
+	}
+	for _, drop := range []string{"!storm", "!source-limit", "!source-moved", "!source-mac", "!vlan", "!elsewhere"} {
+		if outcomes[drop] < 20 {
+			t.Errorf("%s was tried only %d times: %v", drop, outcomes[drop], slices.Sorted(maps.Keys(outcomes)))
+		}
+	}
+}
+
+// change connects, reconnects or disconnects a remote.
+func change(rng *rand.Rand, r *rig, m *model) string {
+	name := string(rune('a' + rng.IntN(3)))
+	at := slices.IndexFunc(m.members, func(x *modelMember) bool { return x.name == name })
+	if at >= 0 && rng.IntN(3) == 0 {
+		gone := m.members[at]
+		m.members = slices.Delete(m.members, at, at+1)
+		maps.DeleteFunc(m.learned, func(_ modelKey, h *modelHost) bool { return h.at == gone })
+		r.disconnect(name)
+		return "disconnect " + name
+	}
+	// Each remote has one own address, as certificates have it; c has none.
+	allow := Allow{MAC: map[string]MAC{"a": macOfA, "b": macOfB}[name], MaxMACs: 3, VLANs: [][]uint16{nil, nil, {5}}[rng.IntN(3)]}
+	if at < 0 {
+		m.members = append(m.members, &modelMember{name: name})
+		at = len(m.members) - 1
+		maps.DeleteFunc(m.learned, func(k modelKey, _ *modelHost) bool { return k.mac == allow.MAC })
+	}
+	m.members[at].allow, m.members[at].limit = allow, 3
+	r.connect(name, allow)
+	return fmt.Sprintf("connect %s %+v", name, allow)
+}
+
+func checkHosts(t *testing.T, r *rig, m *model) {
+	t.Helper()
+	want := map[string]bool{}
+	for _, member := range m.members {
+		if member.allow.MAC != (MAC{}) {
+			want[fmt.Sprint(0, member.allow.MAC, member.name)] = true
+		}
+	}
+	for k, h := range m.learned {
+		if m.now-h.seen < DefaultAge {
+			want[fmt.Sprint(k.vlan, k.mac, h.at.name)] = true
+		}
+	}
+	got := map[string]bool{}
+	for _, h := range r.sw.Hosts() {
+		got[fmt.Sprint(h.VLAN, h.MAC, h.Port)] = true
+	}
+	if !maps.Equal(got, want) {
+		t.Fatalf("hosts %v, the model says %v", got, want)
+	}
+}
+
+// Hostile frames: any bytes, cut into frames, from two remotes and the host.
+func FuzzReceive(f *testing.F) {
+	pack := func(frames ...[]byte) (out []byte) {
+		for i, frame := range frames {
+			out = append(out, byte(i))
+			out = append(binary.BigEndian.AppendUint16(out, uint16(len(frame))), frame...)
+		}
+		return out
+	}
+	f.Add(pack(eth(broadcast, macOfA, 0), eth(ownMAC, host1, 5), eth(host1, ownMAC, 5)))
+	f.Add(pack(arp(snoopSrc, "10.0.0.1", 1), nil, eth(ownMAC, macOfB, 0)[:15]))
+	f.Add([]byte{1, 255, 255})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r := newRig(t, Config{})
+		r.connect("a", Allow{MAC: macOfA})
+		r.connect("b", Allow{MAC: macOfB, Bridge: true, VLANs: []uint16{5}})
+		for len(data) >= 3 {
+			from, size := []string{"a", "b", ""}[data[0]%3], int(binary.BigEndian.Uint16(data[1:]))
+			data = data[3:]
+			frame := data[:min(size, len(data))]
+			data = data[len(frame):]
+			got := r.send(from, frame)
+			if from != "" && got != "host" && !strings.HasPrefix(got, "!") {
+				t.Fatalf("a frame from %s went to %q", from, got)
+			}
+		}
+		if a := r.remotes["a"].stations; a > DefaultMaxMACs {
+			t.Fatalf("a has %d stations", a)
+		}
+		if n := len(r.sw.heard.hosts); n > 2*(DefaultMaxMACs+neighborMore)+BridgeMaxMACs+neighborMore {
+			t.Fatalf("%d neighbours", n)
+		}
+		for _, h := range r.sw.Hosts() {
+			if h.MAC.Multicast() || h.MAC == (MAC{}) || h.MAC == macOfA && h.Port != "a" || h.MAC == ownMAC && h.Port != "" {
+				t.Fatalf("host %+v", h)
+			}
+		}
+	})
+}
