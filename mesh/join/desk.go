@@ -124,6 +124,9 @@ func (d *Desk) committed(joiner keys.Public, from netip.AddrPort, c commit, r re
 	if code := d.admissible(joiner, c.Network, c.Name); code != 0 {
 		return one(refuse(r, code))
 	}
+	if !verify(joiner.Sign[:], c.signable(joiner), c.Signature) {
+		return one(refuse(r, CodeMalformed))
+	}
 	if issue, ok := d.issued(joiner, now); ok && issue.Ref == r {
 		return d.grant(r, issue)
 	}
@@ -153,7 +156,7 @@ func (d *Desk) revealed(joiner keys.Public, v reveal, now time.Time) [][]byte {
 		return one(refuse(v.Ref, CodeUnreachable))
 	}
 	if d.config.Revoked(joiner) {
-		return one(refuse(v.Ref, CodeDenied))
+		return one(refuse(v.Ref, CodeRevokedNode))
 	}
 	if issue, ok := d.issued(joiner, now); ok && issue.Ref == v.Ref {
 		return d.grant(v.Ref, issue)
@@ -178,7 +181,7 @@ func (d *Desk) admissible(joiner keys.Public, network keys.NetworkID, name strin
 	case network != d.config.Trust.NetworkID():
 		return CodeWrongNetwork
 	case d.config.Revoked(joiner):
-		return CodeDenied
+		return CodeRevokedNode
 	case joiner.Check() != nil || keys.ValidateName(name) != nil:
 		return CodeMalformed
 	}

@@ -81,12 +81,11 @@ type outbox struct {
 
 // request is what the joiner has asked, and by which words it goes.
 type request struct {
-	ref        ref
-	nonce      [32]byte
-	commitment [32]byte
-	signer     [32]byte // the only Ed25519 key that may answer; zero until known
-	words      []string
-	began      time.Time
+	ref    ref
+	nonce  [32]byte
+	signer [32]byte // the only Ed25519 key that may answer; zero until known
+	words  []string
+	began  time.Time
 }
 
 // answer collects what the signer has sent so far.
@@ -148,8 +147,9 @@ func (j *Joiner) commit(now time.Time) error {
 	if _, err := rand.Read(r.nonce[:]); err != nil {
 		return fmt.Errorf("make nonce: %w", err)
 	}
-	r.commitment = keys.Commitment(r.nonce, j.public)
-	msg, err := encode(typeCommit, commit{Network: j.trust.NetworkID(), Name: j.config.Name, Commitment: r.commitment})
+	c := commit{Network: j.trust.NetworkID(), Name: j.config.Name, Commitment: keys.Commitment(r.nonce, j.public)}
+	c.Signature = ed25519.Sign(j.config.Identity.Sign, c.signable(j.public))
+	msg, err := encode(typeCommit, c)
 	if err != nil {
 		return err
 	}

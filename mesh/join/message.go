@@ -57,6 +57,7 @@ type commit struct {
 	Network    [16]byte
 	Name       string
 	Commitment [32]byte
+	Signature  []byte // of the node key, so that nobody else replaces its request
 }
 
 type reveal struct {
@@ -152,6 +153,10 @@ func signable(label string, parts ...[]byte) []byte {
 // signable is what the node key signs: everything in the message, and its keys.
 func (a ask) signable(pub keys.Public) []byte {
 	return signable("meshd/1/join-ask", a.Network[:], a.Issuer[:], a.Invite[:], pub.Bytes(), []byte(a.Name))
+}
+
+func (c commit) signable(pub keys.Public) []byte {
+	return signable("meshd/1/join-commit", c.Network[:], c.Commitment[:], pub.Bytes(), []byte(c.Name))
 }
 
 func (r reveal) signable(network keys.NetworkID, pub keys.Public, nonceSigner [32]byte) []byte {

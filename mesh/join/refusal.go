@@ -13,6 +13,7 @@ var (
 	ErrWrongNetwork = errors.New("this is another network than the one to join")
 	ErrProof        = errors.New("the proof of the invite was not accepted")
 	ErrDenied       = errors.New("an admin has denied the request")
+	ErrRevokedNode  = errors.New("this node has been revoked; it can come back only with new keys: remove its state and join anew")
 	ErrNotApproved  = errors.New("no admin has approved the request in time; run the command again and tell an admin the six words")
 	ErrNoSigner     = errors.New("no admin of the network could be reached")
 	ErrBusy         = errors.New("too many requests are waiting at the admin; try again in some minutes")
@@ -33,6 +34,7 @@ const (
 	CodeDenied
 	CodeBusy
 	CodeMalformed
+	CodeRevokedNode
 	CodeAgain       // the desk has forgotten the request: begin anew
 	CodeUnreachable // the introducer finds no signer
 	CodeTrouble     // the signer cannot write its log, or the like
@@ -57,6 +59,8 @@ func (c Code) err() error {
 		return ErrDenied
 	case CodeBusy:
 		return ErrBusy
+	case CodeRevokedNode:
+		return ErrRevokedNode
 	case CodeAgain, CodeUnreachable, CodeTrouble:
 		return nil
 	}
