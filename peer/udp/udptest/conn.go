@@ -103,7 +103,6 @@ func (c *conn) take(pkts []udp.Packet) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		c.signal() // for the next call
 		return 0, net.ErrClosed
 	}
 	// A copy that is exactly as large, so that a receiver that keeps Data, or
@@ -184,7 +183,7 @@ func (c *conn) sendOne(to netip.AddrPort, data []byte) error {
 		return fmt.Errorf("send %d bytes to %s: %w", len(data), to, err)
 	}
 	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
-	c.h.send(newPassage(c.h.n, c.h, src, to, data))
+	c.h.send(newPassage(c.h, src, to, data))
 	return nil
 }
 

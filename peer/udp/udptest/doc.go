@@ -2,9 +2,9 @@
 // udp.Conns on them. It blocks on channels and timers only, so that whole nodes
 // run on it inside a testing/synctest bubble.
 //
-//	  Host ──line──┐
-//	               ├── Internet ──line── NAT ──┬──line── Host
-//	  Host ──line──┘    (a realm)   (a realm)  └──line── NAT ── ...
+//	Host ──line──┐
+//	             ├── Internet ──line── NAT ──┬──line── Host
+//	Host ──line──┘    (a realm)   (a realm)  └──line── NAT ── ...
 //
 // A realm is where an address means something: the public internet, or the
 // inside of one NAT. A datagram crosses the sender's line, is looked up in the

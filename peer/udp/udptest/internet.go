@@ -114,7 +114,7 @@ func (n *Internet) Partition(groups ...[]*Host) (heal func()) {
 // Inject has a datagram enter the public internet with any source: a spoofed,
 // replayed or changed one.
 func (n *Internet) Inject(src, dst netip.AddrPort, data []byte) {
-	d := newPassage(n, nil, src, dst, data)
+	d := newPassage(nil, src, dst, data)
 	n.tap(d)
 	n.mu.Lock()
 	n.schedule(time.Now(), func() { n.route(n.core, d) })
@@ -173,18 +173,24 @@ func (n *Internet) schedule(at time.Time, run func()) {
 // event may schedule others.
 func (n *Internet) pump() {
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	if n.pumping {
+		n.mu.Unlock()
 		return
 	}
 	n.pumping = true
 	for len(n.events) > 0 && !n.events[0].at.After(time.Now()) {
 		e := heap.Pop(&n.events).(event)
 		n.mu.Unlock()
-		e.run()
+		e.run() // may end the goroutine: a filter may fail the test
 		n.mu.Lock()
 	}
 	n.pumping = false
+	n.setTimer()
+	n.mu.Unlock()
+}
+
+// setTimer has pump called when the next event is due.
+func (n *Internet) setTimer() {
 	if len(n.events) == 0 {
 		return
 	}
@@ -206,7 +212,7 @@ type passage struct {
 	sentSrc, sentDst netip.AddrPort
 }
 
-func newPassage(_ *Internet, from *Host, src, dst netip.AddrPort, data []byte) *passage {
+func newPassage(from *Host, src, dst netip.AddrPort, data []byte) *passage {
 	return &passage{
 		from: from, src: src, dst: dst, data: slices.Clone(data),
 		sentAt: time.Now(), sentSrc: src, sentDst: dst,
@@ -300,11 +306,8 @@ func (n *Internet) cross(l *line, d *passage, arrive func(*passage)) {
 		n.flows.dropped(d, reason)
 		return
 	}
-	for i, delay := range delays {
-		if i > 0 {
-			twin := *d
-			d = &twin
-		}
-		n.schedule(now.Add(delay), func() { arrive(d) })
+	for _, delay := range delays {
+		d := *d // a duplicate has a way of its own
+		n.schedule(now.Add(delay), func() { arrive(&d) })
 	}
 }
