@@ -89,12 +89,21 @@ func (n *Node) UpWithInput(stdin io.Reader, args ...string) error {
 		return fmt.Errorf("lab: start meshd on %s: %w", n.Host.Name(), err)
 	}
 	n.daemon = d
+	n.Host.lab.mu.Lock()
+	n.Host.lab.own(d)
+	n.Host.lab.mu.Unlock()
 	go func() {
 		d.err = cmd.Wait()
 		lines.flush()
 		d.out.end()
 		close(d.ended)
 	}()
+	return nil
+}
+
+// Close waits for the end of a daemon that the lab has killed, and of what is printed for it.
+func (d *daemon) Close() error {
+	<-d.ended
 	return nil
 }
 

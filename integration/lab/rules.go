@@ -5,22 +5,28 @@ package lab
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"strconv"
 	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
 // ruleset is NAT and firewall of a router whose interfaces are wan0 and lan0.
 type ruleset struct {
 	nat      NAT
+	public   netip.Addr // of wan0, for NAT
 	openV6   bool
 	blockUDP bool
 	timeout  time.Duration
 }
+
+// natTable is the table of NAT; the firewall's is another.
+const natTable = "labnat"
 
 // streamTimeout is the kernel's default for UDP flows that have seen an answer.
 const streamTimeout = 120 * time.Second
@@ -46,10 +52,28 @@ func (r ruleset) load(ns *namespace) error {
 	})
 }
 
+// reload replaces NAT after a change of the public address. As in a router that gets a new address, nothing that was
+// mapped to the old one is kept.
+func (r ruleset) reload(ns *namespace) error {
+	err := flush(ns.fd, func(b *batch) {
+		b.conn.DelTable(b.conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: natTable}))
+		r.translate(b)
+	})
+	if err != nil {
+		return err
+	}
+	return ns.do(func() error {
+		if err := netlink.ConntrackTableFlush(netlink.ConntrackTable); err != nil {
+			return fmt.Errorf("forget flows of %q: %w", ns.name, err)
+		}
+		return nil
+	})
+}
+
 // probeRules tries what a ruleset needs in an empty namespace.
 func probeRules(fd int) error {
 	return flush(fd, func(b *batch) {
-		r := ruleset{nat: FullCone}
+		r := ruleset{nat: FullCone, public: dns4}
 		r.filter(b)
 		r.translate(b)
 	})
@@ -108,7 +132,10 @@ func (b *batch) set(t *nftables.Table, name string, life time.Duration, data nft
 	b.sets++ // numbered here, since the library numbers by a variable of the whole process
 	s := &nftables.Set{
 		Table: t, ID: b.sets, Name: name, Dynamic: true, HasTimeout: true, Timeout: life, Size: 65535,
-		KeyType: nftables.MustConcatSetType(key...), Concatenation: len(key) > 1,
+		KeyType: key[0],
+	}
+	if len(key) > 1 {
+		s.KeyType, s.Concatenation = nftables.MustConcatSetType(key...), true
 	}
 	if data.Bytes > 0 {
 		s.IsMap, s.DataType = true, data
@@ -159,14 +186,14 @@ func (r ruleset) filter(b *batch) {
 //
 // Endpoint-independent mapping is three tables that packets on their way out fill, and keep alive:
 //
-//	ports  inner address . inner port -> external port       what masquerade uses
+//	ports  inner address . inner port -> external port       what SNAT uses
 //	inner  external port -> inner address . inner port       what a full cone lets everyone in by
 //	seen   remote address . external port                    what restricts the cone
 func (r ruleset) translate(b *batch) {
 	if r.nat == None {
 		return
 	}
-	t := b.conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "labnat"})
+	t := b.conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: natTable})
 	post := b.base(t, nftables.ChainTypeNAT, nftables.ChainHookPostrouting, 100, false)
 	switch r.nat {
 	case HomePortKept:
@@ -194,7 +221,10 @@ func (r ruleset) translate(b *batch) {
 	b.rule(fwd, append([][]expr.Any{udpOut, lookup(ports, reg1, reg2)}, append(remember, verdict(expr.VerdictAccept))...)...)
 	b.rule(fwd, append([][]expr.Any{udpOut, nextPort(reg2)}, remember...)...)
 
-	b.rule(post, udpOut, lookup(ports, reg1, reg2), []expr.Any{&expr.Masq{ToPorts: true, RegProtoMin: reg2}})
+	b.rule(post, udpOut, lookup(ports, reg1, reg2), []expr.Any{
+		&expr.Immediate{Register: reg1, Data: r.public.AsSlice()},
+		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg1, RegProtoMin: reg2, Specified: true},
+	})
 	b.rule(post, oif(wanName), []expr.Any{&expr.Masq{}})
 	r.admit(b, t, inner, seen)
 }

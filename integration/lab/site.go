@@ -176,16 +176,26 @@ func (s *Site) numberAccess() error {
 
 // protect sets up NAT and firewall.
 func (s *Site) protect() error {
-	rules := ruleset{nat: s.cfg.NAT, openV6: s.cfg.OpenV6, blockUDP: s.cfg.BlockUDP, timeout: s.cfg.UDPTimeout}
-	if s.carrier == nil {
-		return rules.load(s.ns)
+	return s.eachRouter(ruleset.load)
+}
+
+// eachRouter applies the rules of each of the site's routers to it.
+func (s *Site) eachRouter(apply func(ruleset, *namespace) error) error {
+	outer := ruleset{
+		nat: s.cfg.NAT, public: nth(s.up.block.wan4(), 2).Addr(),
+		openV6: s.cfg.OpenV6, blockUDP: s.cfg.BlockUDP, timeout: s.cfg.UDPTimeout,
 	}
-	rules.nat = Home
-	if err := rules.load(s.ns); err != nil {
+	if s.carrier == nil {
+		return apply(outer, s.ns)
+	}
+	outer.nat = Home
+	inner := outer
+	inner.public = nth(carrierLAN, 2).Addr()
+	outer.openV6, outer.blockUDP = true, false // the customer's router sees to it
+	if err := apply(inner, s.ns); err != nil {
 		return err
 	}
-	rules.openV6, rules.blockUDP = true, false
-	return rules.load(s.carrier)
+	return apply(outer, s.carrier)
 }
 
 // prefixes are the networks of the LAN.
@@ -210,7 +220,10 @@ func (s *Site) Renumber() error {
 		if err := s.up.renumber(); err != nil {
 			return err
 		}
-		return s.number()
+		if err := s.number(); err != nil {
+			return err
+		}
+		return s.eachRouter(ruleset.reload)
 	})
 }
 
