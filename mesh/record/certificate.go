@@ -47,7 +47,7 @@ func (r *Record) VerifyCertificate(trust keys.Trust, now time.Time) (*keys.Certi
 	if bad != nil {
 		return nil, fmt.Errorf("verify certificate record: %w", bad)
 	}
-	r.Key.Owner, r.Version = c.ID, version
+	r.Key.Owner, r.Key.By, r.Version = c.ID, c.Signer, version
 	return c, err
 }
 

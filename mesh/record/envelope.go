@@ -118,7 +118,7 @@ func (r *Record) Verify(network keys.NetworkID, owner keys.Public) error {
 
 // SignNode makes id's node record. The body is normalised first: sorted, without duplicates.
 func SignNode(id *keys.Identity, network keys.NetworkID, v Version, body Node) ([]byte, error) {
-	body = body.normal()
+	body = body.Normal()
 	if err := body.check(); err != nil {
 		return nil, fmt.Errorf("sign node record: %w", err)
 	}

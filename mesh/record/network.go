@@ -2,6 +2,7 @@ package record
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -26,6 +27,11 @@ type Network struct {
 	MTU      int
 	// Settings are named values for later use; a reader ignores names that it does not know.
 	Settings map[string]string
+}
+
+// Equal says whether both say the same.
+func (n Network) Equal(o Network) bool {
+	return n.Name == o.Name && n.MTU == o.MTU && slices.Equal(n.Prefixes, o.Prefixes) && maps.Equal(n.Settings, o.Settings)
 }
 
 type wireNetwork struct {

@@ -220,8 +220,14 @@ func (b Binding) check() error {
 	return nil
 }
 
-// normal returns n in the one order, without duplicates. It shares nothing with n.
-func (n Node) normal() Node {
+// Equal says whether both say the same.
+func (n Node) Equal(o Node) bool {
+	return n.Software == o.Software && n.Capabilities == o.Capabilities && slices.Equal(n.Endpoints, o.Endpoints) &&
+		slices.EqualFunc(n.Bindings, o.Bindings, func(a, b Binding) bool { return a.MAC == b.MAC && slices.Equal(a.IPs, b.IPs) })
+}
+
+// Normal returns n in the one order, without duplicates. It shares nothing with n.
+func (n Node) Normal() Node {
 	n.Endpoints = slices.Clone(n.Endpoints)
 	for i, e := range n.Endpoints {
 		n.Endpoints[i].Addr = netip.AddrPortFrom(e.Addr.Addr().Unmap(), e.Addr.Port())
@@ -245,7 +251,7 @@ func (n Node) normal() Node {
 // Trim returns the part of n that a record can hold: without what Check refuses, cut to the bounds, and without the IPs
 // of the last bindings where the whole would be too large (l2 learns those from traffic).
 func (n Node) Trim() Node {
-	n = n.normal()
+	n = n.Normal()
 	n.Endpoints = slices.DeleteFunc(n.Endpoints, func(e Endpoint) bool { return e.Check() != nil })
 	n.Endpoints = n.Endpoints[:min(len(n.Endpoints), MaxEndpoints)]
 	n.Software = printable(n.Software, MaxSoftware)

@@ -83,16 +83,19 @@ func (v Version) NextEpoch() (Version, bool) {
 type Key struct {
 	Type  Type
 	Owner keys.NodeID
-	// By is the admin who revokes, and zero for other types: two admins may revoke one member without a conflict.
+	// By is the signer of a certificate or revocation (zero: the root), and zero for other types. So two admins may
+	// revoke one member without a conflict, and a signer that turns out to be a thief has overwritten nobody else's
+	// certificates.
 	By keys.NodeID
 }
 
 // Compare orders keys: revocations first (they are synchronised first), then certificates, networks and nodes.
 func (k Key) Compare(o Key) int {
-	return cmp.Or(cmp.Compare(k.Type.rank(), o.Type.rank()), compareID(k.Owner, o.Owner), compareID(k.By, o.By))
+	return cmp.Or(cmp.Compare(k.Type.Rank(), o.Type.Rank()), compareID(k.Owner, o.Owner), compareID(k.By, o.By))
 }
 
-func (t Type) rank() int {
+// Rank orders types as they are best learnt, from 0: revocations, certificates, networks, nodes.
+func (t Type) Rank() int {
 	switch t {
 	case TypeRevocation:
 		return 0
