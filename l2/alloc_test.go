@@ -1,0 +1,105 @@
+//go:build !race
+
+package l2
+
+import "testing"
+
+// sink is a device or port that forgets.
+type sink struct{ tape }
+
+func (*sink) Write([][]byte) error { return nil }
+func (*sink) Send([]byte)          {}
+
+// idle is a switch with many remotes, the pump that a Run would have, and a remote.
+func idle(remotes int) (*pump, *RemotePort) {
+	sw := NewSwitch(Config{Device: &sink{}, MAC: ownMAC, StormRate: 1 << 30, StormBurst: 1 << 30})
+	a := sw.Connect("a", &sink{}, Allow{MAC: macOfA})
+	for n := range remotes - 1 {
+		sw.Connect(string(rune(0x100+n)), &sink{}, Allow{MAC: MAC{2, 9, 0, 0, byte(n >> 8), byte(n)}})
+	}
+	a.Receive(eth(ownMAC, host1, 5))
+	a.Flush()
+	return &pump{sw: sw, bum: sw.bucket()}, a
+}
+
+// arpOf is an ARP request by the station mac itself.
+func arpOf(mac MAC, ip string) []byte {
+	frame := arp(mac[:], ip, 1)
+	copy(frame[6:], mac[:])
+	return frame
+}
+
+func TestNoAllocationPerFrame(t *testing.T) {
+	p, a := idle(50)
+	batch := func(frames ...[]byte) func() { return func() { p.batch(frames) } }
+	receive := func(frames ...[]byte) func() {
+		return func() {
+			for range 8 {
+				for _, frame := range frames {
+					a.Receive(frame)
+				}
+			}
+			a.Flush()
+		}
+	}
+	for name, f := range map[string]func(){
+		"to a member":             batch(eth(macOfA, ownMAC, 0), eth(macOfA, ownMAC, 0)),
+		"to a learned station":    batch(eth(host1, ownMAC, 5)),
+		"from a local station":    batch(eth(macOfA, host2, 0)),
+		"to all":                  batch(eth(broadcast, ownMAC, 0)),
+		"dropped":                 batch(eth(ownMAC, ownMAC, 0), nil),
+		"ARP of ours":             batch(arpOf(ownMAC, "10.0.0.1")),
+		"from a member":           receive(eth(ownMAC, macOfA, 0)),
+		"from a learned station":  receive(eth(ownMAC, host1, 5)),
+		"ARP of a member":         receive(arpOf(macOfA, "10.0.0.2")),
+		"refused and broadcast":   receive(eth(broadcast, macOfA, 0), eth(ownMAC, macOfB, 0), eth(ownMAC, ownMAC, 0), nil),
+		"more than a batch holds": receive(append(eth(ownMAC, macOfA, 0), make([]byte, 1400)...), eth(ownMAC, macOfA, 0)),
+	} {
+		if n := testing.AllocsPerRun(200, f); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+	for _, h := range p.sw.Hosts() {
+		if (h.MAC == ownMAC || h.MAC == macOfA) && len(h.IPs) != 1 {
+			t.Errorf("the ARP frames were not read: %+v", h)
+		}
+	}
+}
+
+func BenchmarkFromDevice(b *testing.B) {
+	for name, frame := range map[string][]byte{
+		"member":  eth(macOfA, ownMAC, 0),
+		"learned": eth(host1, ownMAC, 5),
+		"flood50": eth(broadcast, ownMAC, 0),
+	} {
+		b.Run(name, func(b *testing.B) {
+			p, _ := idle(50)
+			batch := make([][]byte, 64)
+			for i := range batch {
+				batch[i] = frame
+			}
+			for b.Loop() {
+				p.batch(batch)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/64, "ns/frame")
+		})
+	}
+}
+
+func BenchmarkReceive(b *testing.B) {
+	for name, frame := range map[string][]byte{
+		"member":  append(eth(ownMAC, macOfA, 0), make([]byte, 1440)...),
+		"learned": append(eth(ownMAC, host1, 5), make([]byte, 1440)...),
+	} {
+		b.Run(name, func(b *testing.B) {
+			_, a := idle(50)
+			for b.Loop() {
+				for range 64 {
+					a.Receive(frame)
+				}
+				a.Flush()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/64, "ns/frame")
+		})
+	}
+}
