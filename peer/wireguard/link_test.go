@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-var linkHours = flag.Int("link.hours", 4, "simulated hours of each case of TestLink")
+var linkHours = flag.Int("link.hours", 1, "simulated hours of each case of TestLink")
 
 // link is two ends on simulated time, and the network between them, which
 // loses, repeats and delays. It drives the Sessions as package peer does.

@@ -17,10 +17,9 @@ import (
 // paper is section 5.4 written down again, line by line and without Noise, to
 // have exact bytes to compare with.
 type paper struct {
-	t     *testing.T
-	c, h  []byte
-	key   []byte
-	ePriv wgtypes.Key
+	t    *testing.T
+	c, h []byte
+	key  []byte
 }
 
 func paperHash(b ...[]byte) []byte {

@@ -233,7 +233,6 @@ func (s *Session) Expire(now time.Time) Output {
 	s.abandon(&out)
 	s.clock.sent = time.Time{}
 	s.activity.unanswered.Store(0)
-	s.activity.owed.Store(0)
 	s.activity.touch(s.activity.nanos(now))
 	return s.done(out, now)
 }

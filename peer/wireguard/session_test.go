@@ -135,6 +135,20 @@ func TestInitiatorClockSetBack(t *testing.T) {
 	}
 }
 
+// ...and also for a new Session of the same peer.
+func TestInitiatorClockSetBackNewSession(t *testing.T) {
+	a, b := newPair(t, Options{}, Options{})
+	connect(t, a, b, testStart)
+	past := testStart.Add(-time.Hour)
+	a.session = NewSession(a.local, b.local.public, a.session.opts)
+	a.initiate(past)
+	a.messages() // says the time that was said before, and is refused
+	a.tick(past.Add(RekeyTimeout))
+	if err := b.handshake(a.messages()[0], testStart.Add(time.Minute)); err != nil {
+		t.Error(err)
+	}
+}
+
 // A response that somebody on the path makes up does not end the handshake.
 func TestForgedResponses(t *testing.T) {
 	a, b := newPair(t, Options{}, Options{})

@@ -266,6 +266,43 @@ func TestRekey(t *testing.T) {
 	}
 }
 
+// A handshake that was given up does not use up the chance to rekey a key that
+// has grown old meanwhile.
+func TestRekeyAfterGivingUp(t *testing.T) {
+	a, b := newPair(t, Options{}, Options{})
+	connect(t, a, b, testStart)
+	now := testStart.Add(40 * time.Second)
+	a.do(a.session.Rekey(now), now)
+	a.seal("x", testStart.Add(RekeyAfterTime))
+	now = now.Add(RekeyAttemptTime)
+	a.tick(now)
+	if a.messages(); !a.happened().GaveUp {
+		t.Fatal("not given up")
+	}
+	now = now.Add(RekeyTimeout)
+	a.seal("x", now)
+	if len(a.messages()) != 1 {
+		t.Error("no initiation")
+	}
+}
+
+// Who has just answered gives the peer time to confirm before it goes on with
+// its own handshake.
+func TestAnswerPostponesOwnInitiation(t *testing.T) {
+	a, b := newPair(t, Options{}, Options{})
+	b.initiate(testStart)
+	b.messages() // lost
+	now := testStart.Add(4 * time.Second)
+	a.initiate(now)
+	if err := b.handshake(a.messages()[0], now); err != nil {
+		t.Fatal(err)
+	}
+	b.messages() // the response is lost, too
+	if got := initiations(b, now, now.Add(8*time.Second)); len(got) != 1 || got[0] != RekeyTimeout {
+		t.Errorf("initiations after %v", got)
+	}
+}
+
 func TestCounterLimits(t *testing.T) {
 	a, b := newPair(t, Options{}, Options{})
 	connect(t, a, b, testStart)
@@ -420,6 +457,12 @@ func TestExpire(t *testing.T) {
 	a.initiate(now)
 	if len(a.messages()) != 1 {
 		t.Error("no initiation at once")
+	}
+	connect(t, b, a, now.Add(time.Minute))
+	a.seal("unanswered", now.Add(time.Minute))
+	a.do(a.session.Expire(now.Add(time.Minute)), now.Add(time.Minute))
+	if !a.wake.IsZero() {
+		t.Error("it still waits for an answer")
 	}
 }
 
