@@ -94,9 +94,9 @@ const (
 	gatherEvery = 15 * time.Second
 	// syncEvery is how often records are compared with one neighbour.
 	syncEvery = 10 * time.Second
-	// cacheEvery is how often the cache of members is written at most.
+	// cacheEvery is how soon a new way to a member is written to the cache.
 	cacheEvery = time.Minute
-	// cacheSoon is how soon it is written after a change.
+	// cacheSoon is how soon a new record is.
 	cacheSoon = 2 * time.Second
 	// joinPatience is how long an entry point has to answer.
 	joinPatience = 8 * time.Second

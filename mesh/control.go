@@ -88,7 +88,7 @@ func (n *Node) reconcile(now time.Time) {
 		n.measureRates(now)
 	}
 	if !s.schedule.cache.IsZero() && !now.Before(s.schedule.cache) {
-		n.saveCache(now)
+		n.saveCache()
 	}
 }
 
@@ -147,7 +147,10 @@ func (n *Node) watchSession(d *directory.Member, m *member, now time.Time) {
 	switch {
 	case st.Up:
 		m.trying, m.left = time.Time{}, false
-		n.state.lastGood[d.ID] = st.Endpoint
+		if n.state.lastGood[d.ID] != st.Endpoint {
+			n.state.lastGood[d.ID] = st.Endpoint
+			n.state.schedule.cache = earlier(n.state.schedule.cache, now.Add(cacheEvery))
+		}
 	case st.Wanted && m.trying.IsZero():
 		m.trying = now
 	case !st.Wanted:
@@ -314,7 +317,7 @@ func (n *Node) goodbye() {
 		}
 	}
 	if n.state.dir != nil && !n.state.schedule.cache.IsZero() {
-		n.saveCache(time.Now())
+		n.saveCache()
 	}
 }
 

@@ -238,8 +238,7 @@ func (n *Node) advanceJoin(now time.Time) {
 
 func (n *Node) endJoin(result *join.Result, err error) {
 	j := n.state.joining
-	n.state.joining = nil
-	n.engine.Forget(j.entry.ID)
+	n.state.joining = nil // its session goes on as a member's
 	j.result = result
 	j.done <- err
 }

@@ -59,7 +59,7 @@ type Node struct {
 	founded bool          // by this process
 	ready   atomic.Bool
 	pings   pinger
-	eventMu sync.Mutex // events are told one at a time
+	eventMu sync.Mutex       // events are told one at a time
 	stun    []netip.AddrPort // of --stun, resolved
 	stop    context.CancelCauseFunc
 

@@ -42,6 +42,7 @@ func TestJoinByApproval(t *testing.T) {
 		a.waitReady(5 * time.Second)
 		b := w.up(laptop, "laptop", "198.18.0.1")
 		words := <-b.words
+		time.Sleep(100 * time.Millisecond) // of simulated time: the joiner reveals, then the desk knows the words
 		requests, err := a.ask().Requests(t.Context())
 		if err != nil || len(requests) != 1 || requests[0].Words != words || requests[0].Name != "laptop" {
 			t.Fatalf("requests: %+v, %v; the joiner shows %q", requests, err, words)

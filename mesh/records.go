@@ -80,9 +80,9 @@ func (n *Node) seedDirectory(m *membership, now time.Time) error {
 }
 
 // saveCache writes what is known, if it changed.
-func (n *Node) saveCache(now time.Time) {
+func (n *Node) saveCache() {
 	s := &n.state
-	s.schedule.cache = now.Add(cacheEvery)
+	s.schedule.cache = time.Time{}
 	c := cache{Records: s.dir.Snapshot(), LastGood: map[string]string{}}
 	for id, at := range s.lastGood {
 		c.LastGood[id.String()] = at.String()

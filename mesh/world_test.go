@@ -55,8 +55,14 @@ func (w *world) host(addr string) *host {
 
 // Listen implements mesh.Host.
 func (h *host) Listen(at netip.AddrPort) ([]udp.Conn, error) {
-	conn, err := h.machine.Listen(at.Port())
-	return []udp.Conn{conn}, err
+	var conns []udp.Conn
+	v4, v6, err := h.machine.ListenPort(at.Port())
+	for _, c := range []udp.Conn{v4, v6} {
+		if c != nil {
+			conns = append(conns, c)
+		}
+	}
+	return conns, err
 }
 
 // OpenSegment implements mesh.Host.

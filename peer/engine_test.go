@@ -126,7 +126,7 @@ func start(t *testing.T, net *udptest.Internet, in *network, name, addr string) 
 // run starts the engine, anew if it ran before.
 func (n *node) run() {
 	n.t.Helper()
-	conn, err := n.host.Listen(port)
+	conn, err := n.host.ListenAddr(netip.AddrPortFrom(netip.IPv4Unspecified(), port))
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -62,6 +62,9 @@ func (e *Engine) handleProbe(d *datagram, now time.Time) {
 		pong := probe.Message{Kind: probe.Pong, Transaction: m.Transaction, Observed: d.from}
 		e.send(d.from, r.pair.Append(nil, pong, probe.Hour(now), 0))
 		r.paths.Learn(d.from, now)
+		if m.Flags&flagWant != 0 {
+			r.lastUsed.Store(now.UnixNano())
+		}
 	case probe.Pong:
 		r.paths.Pong(d.from, m.Transaction, now)
 		if m.Observed.IsValid() && m.Observed != r.observed {

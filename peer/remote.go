@@ -379,9 +379,17 @@ func (r *Remote) keepalive(now time.Time) {
 	}
 }
 
+// flagWant in a ping says that its sender wants a session. Between two members
+// the side with the lower key is the one to begin (PROTOCOL.md, section 4), and
+// it may have no reason of its own.
+const flagWant = 1
+
 // ping sends a probe that the path table asked for.
 func (r *Remote) ping(p path.Ping, now time.Time) {
 	m := probe.Message{Kind: probe.Ping, Transaction: p.Transaction}
+	if !r.wantSince.IsZero() && r.session.SendKey() == nil {
+		m.Flags = flagWant
+	}
 	r.engine.send(p.Addr, r.pair.Append(nil, m, probe.Hour(now), p.Size))
 }
 
