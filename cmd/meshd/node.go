@@ -36,7 +36,7 @@ type nodeConfig struct {
 	Listen               netip.AddrPort
 	Advertise, STUN      []string
 	TAP                  string
-	NoTAP, NoPortmap     bool
+	NoTAP                bool
 	MTU                  int
 	Prefixes             []netip.Prefix
 	Logger               *slog.Logger
@@ -46,22 +46,10 @@ type nodeConfig struct {
 
 // progress is a step that the user wants to see.
 type progress struct {
-	kind  progressKind
+	kind  mesh.EventKind
 	text  string
 	words []string
 }
-
-// progressKind says what a step is about.
-type progressKind int
-
-const (
-	stepDone progressKind = iota
-	stepFounded
-	stepWaiting
-	stepJoined
-	stepWarning
-	stepReady
-)
 
 // realNode is package mesh.
 type realNode struct{}
@@ -69,41 +57,11 @@ type realNode struct{}
 // Run runs a node.
 func (realNode) Run(ctx context.Context, c nodeConfig) error {
 	return mesh.Run(ctx, mesh.Config{
-		StateDir:   c.StateDir,
-		SocketPath: c.SocketPath,
-		Version:    version(),
-		Name:       c.Name,
-		Join:       c.Join,
-		Resume:     c.Resume,
-		Listen:     c.Listen,
-		Advertise:  c.Advertise,
-		STUN:       c.STUN,
-		TAP:        c.TAP,
-		NoTAP:      c.NoTAP,
-		MTU:        c.MTU,
-		Prefixes:   c.Prefixes,
-		Logger:     c.Logger,
-		KeepTAP:    c.KeepTAP,
-		Progress:   func(e mesh.Event) { c.Progress(progress{kind: stepOf(e.Kind), text: e.Text, words: e.Words}) },
+		StateDir: c.StateDir, SocketPath: c.SocketPath, Version: version(), Name: c.Name, Join: c.Join, Resume: c.Resume,
+		Listen: c.Listen, Advertise: c.Advertise, TAP: c.TAP, NoTAP: c.NoTAP, MTU: c.MTU, Prefixes: c.Prefixes, STUN: c.STUN,
+		Logger: c.Logger, KeepTAP: c.KeepTAP,
+		Progress: func(e mesh.Event) { c.Progress(progress{kind: e.Kind, text: e.Text, words: e.Words}) },
 	})
-}
-
-// stepOf is an event's kind as the screen knows it.
-func stepOf(k mesh.EventKind) progressKind {
-	switch k {
-	case mesh.Founded:
-		return stepFounded
-	case mesh.WaitingForApproval:
-		return stepWaiting
-	case mesh.Joined:
-		return stepJoined
-	case mesh.Warning:
-		return stepWarning
-	case mesh.Ready:
-		return stepReady
-	default:
-		return stepDone
-	}
 }
 
 // CleanUp removes what a killed node has left.

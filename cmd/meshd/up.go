@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"meshd/mesh"
 )
 
 // newUp is `meshd up`.
@@ -111,16 +113,16 @@ type screen struct {
 func (s *screen) show(p progress) {
 	st, text := s.app.style, clean(p.text)
 	switch p.kind {
-	case stepFounded:
+	case mesh.Founded:
 		s.app.printf("on the others, type:\n  %s\n", st.paint(bold, text))
-	case stepWaiting:
+	case mesh.WaitingForApproval:
 		words := clean(strings.Join(p.words, " "))
 		s.app.printf("waiting for approval: %s\n", st.paint(bold, words))
 		s.app.printf("an admin compares these words and runs: meshd approve %s\n", words)
 		s.notify.send("STATUS=waiting for approval of: " + words)
-	case stepWarning:
+	case mesh.Warning:
 		s.app.printf("%s %s\n", st.paint(yellow, "warning:"), text)
-	case stepReady:
+	case mesh.Ready:
 		text = strings.TrimPrefix(strings.TrimPrefix(text, "ready"), " ")
 		s.app.printf("%s %s\n", st.paint(green, "ready"), text)
 		s.notify.ready("STATUS=ready " + text)

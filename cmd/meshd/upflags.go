@@ -51,7 +51,7 @@ type upInput struct {
 
 // config checks all flags and says what they mean. Nothing has been done when it fails.
 func (f *upFlags) config(in upInput) (nodeConfig, error) {
-	c := nodeConfig{Resume: f.resume, TAP: f.tap, NoTAP: f.noTAP, NoPortmap: f.noPortmap, MTU: f.mtu}
+	c := nodeConfig{Resume: f.resume, TAP: f.tap, NoTAP: f.noTAP, MTU: f.mtu}
 	var err error
 	if c.Name, err = f.nodeName(in.hostname); err != nil {
 		return c, err

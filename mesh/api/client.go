@@ -93,7 +93,7 @@ func (c *Client) Wait(ctx context.Context, w WaitSpec) error {
 	if err != nil {
 		return err
 	}
-	return c.receive("wait", resp, nil)
+	return c.receive(ctx, "wait", resp, nil)
 }
 
 // Ping pings a member and calls each with every reply.
@@ -104,13 +104,13 @@ func (c *Client) Ping(ctx context.Context, name string, count int, each func(Pin
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return c.receive("ping", resp, nil)
+		return c.receive(ctx, "ping", resp, nil)
 	}
 	d := json.NewDecoder(resp.Body)
 	for {
 		var line pingLine
 		if err := d.Decode(&line); err != nil {
-			return c.fault("ping", err)
+			return c.fault(ctx, "ping", err)
 		}
 		switch {
 		case line.Error != nil:
@@ -130,7 +130,7 @@ func (c *Client) Alive(ctx context.Context) (bool, error) {
 		conn.Close()
 		return true, nil
 	}
-	if err = c.fault("connect", err); errors.Is(err, ErrNoDaemon) {
+	if err = c.fault(ctx, "connect", err); errors.Is(err, ErrNoDaemon) {
 		return false, nil
 	}
 	return false, err
@@ -142,12 +142,9 @@ func (c *Client) call(ctx context.Context, op string, in, out any) error {
 	defer cancel()
 	resp, err := c.send(ctx, op, in)
 	if err != nil {
-		if errors.Is(err, context.DeadlineExceeded) {
-			return c.fault(op, context.Cause(ctx))
-		}
 		return err
 	}
-	return c.receive(op, resp, out)
+	return c.receive(ctx, op, resp, out)
 }
 
 // send sends a request and returns the answer's beginning.
@@ -156,35 +153,35 @@ func (c *Client) send(ctx context.Context, op string, in any) (*http.Response, e
 	if in != nil {
 		var err error
 		if body, err = json.Marshal(in); err != nil {
-			return nil, c.fault(op, err)
+			return nil, c.fault(ctx, op, err)
 		}
 		method = http.MethodPost
 	}
 	r, err := http.NewRequestWithContext(ctx, method, "http://"+host+"/v1/"+op, bytes.NewReader(body))
 	if err != nil {
-		return nil, c.fault(op, err)
+		return nil, c.fault(ctx, op, err)
 	}
 	if in != nil {
 		r.Header.Set("Content-Type", "application/json")
 	}
 	resp, err := c.http.Do(r)
 	if err != nil {
-		return nil, c.fault(op, err)
+		return nil, c.fault(ctx, op, err)
 	}
 	return resp, nil
 }
 
 // receive reads an answer: out, or the error that it carries.
-func (c *Client) receive(op string, resp *http.Response, out any) error {
+func (c *Client) receive(ctx context.Context, op string, resp *http.Response, out any) error {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return c.fault(op, err)
+		return c.fault(ctx, op, err)
 	}
 	if resp.StatusCode != http.StatusOK {
 		var e errorBody
 		if json.Unmarshal(body, &e) != nil || e.Error == nil {
-			return c.fault(op, fmt.Errorf("the daemon answers %s", resp.Status))
+			return c.fault(ctx, op, fmt.Errorf("the daemon answers %s", resp.Status))
 		}
 		return e.Error
 	}
@@ -192,13 +189,16 @@ func (c *Client) receive(op string, resp *http.Response, out any) error {
 		return nil
 	}
 	if err := json.Unmarshal(body, out); err != nil {
-		return c.fault(op, fmt.Errorf("read answer: %w", err))
+		return c.fault(ctx, op, fmt.Errorf("read answer: %w", err))
 	}
 	return nil
 }
 
 // fault says what is wrong between client and daemon.
-func (c *Client) fault(op string, err error) error {
+func (c *Client) fault(ctx context.Context, op string, err error) error {
+	if ctx.Err() != nil {
+		err = context.Cause(ctx) // what the connection says then is a matter of chance
+	}
 	e := &Error{Code: CodeFailed, What: op, Why: err.Error(), Err: err}
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
