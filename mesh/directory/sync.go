@@ -357,8 +357,13 @@ func (n *neighbour) want(d *Directory, theirs []entry) {
 	}
 }
 
-// lacks says whether e is newer than what is here, or another of the same version.
+// lacks says whether e is newer than what is here, or another of the same version. What is parked is here.
 func (d *Directory) lacks(e entry) bool {
+	for _, r := range d.parked {
+		if binary.BigEndian.Uint64(r.Hash[:]) == e.hash {
+			return false
+		}
+	}
 	for _, it := range d.store.between(e.place, e.place) {
 		ours := it.entry()
 		if c := ours.version.Compare(e.version); c > 0 || c == 0 && ours.hash == e.hash {

@@ -209,7 +209,7 @@ func TestOneRecordReachesAll(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%d nodes, loss %v", c.nodes, c.loss), func(t *testing.T) {
 			a := newAuthority(t)
-			ids, raws := a.population(10)
+			ids, raws := a.population(2)
 			nodes := make([]*Directory, c.nodes)
 			for i := range nodes {
 				nodes[i] = a.directory(raws...)
@@ -240,7 +240,7 @@ func TestJoinerLearnsEverything(t *testing.T) {
 	a := newAuthority(t)
 	_, raws := a.population(500)
 	full := a.directory(raws...)
-	for loss, limit := range map[float64]int{0: 1, 0.3: 10} {
+	for loss, limit := range map[float64]int{0: 2, 0.3: 24} {
 		t.Run(fmt.Sprintf("loss %v", loss), func(t *testing.T) {
 			m := newMesh(t, []*Directory{full, a.directory(raws[:2]...)}, 0, loss)
 			m.neighbours = [][]int{{1}, {0}}
