@@ -1,9 +1,17 @@
 package path
 
 import (
+	"cmp"
+	"crypto/rand"
 	"io"
 	"net/netip"
+	"slices"
 	"time"
+)
+
+const (
+	maxListed  = 16 // candidates taken from records
+	maxTracked = 64 // addresses remembered, those included that only have a budget left
 )
 
 // Config is what a Table is made with.
@@ -23,8 +31,8 @@ type Ping struct {
 type PathState struct {
 	Addr      netip.AddrPort
 	RTT       time.Duration // smoothed; 0 until measured
-	Loss      float64       // of recent probes, 0 to 1
-	Up        bool          // confirmed and not dead
+	Loss      float64       // of the last 16 probes, 0 to 1
+	Up        bool          // confirmed and not silent
 	Active    bool          // the one that Best returns
 	MTU       int           // IP packets known to pass
 	LastHeard time.Time     // a pong or authenticated data from there
@@ -32,47 +40,263 @@ type PathState struct {
 
 // Table is the candidates of one remote node and what is known of each. It is
 // owned by one goroutine.
-type Table struct{ cfg Config }
+type Table struct {
+	cfg        Config
+	candidates []*candidate
+	active     *candidate // nil: none is up
+	wanted     bool
+	alarmed    bool      // the active path is failing, and the others were roused
+	switched   time.Time // when the active path last changed
+	sent       time.Time // when data was last sent
+	heard      time.Time // when data was last heard, from anywhere
+	pings      []Ping    // what Tick returns; reused
+}
 
 // New makes a Table without candidates.
-func New(cfg Config) *Table { return &Table{cfg: cfg} }
+func New(cfg Config) *Table {
+	if cfg.Rand == nil {
+		cfg.Rand = rand.Reader
+	}
+	return &Table{cfg: cfg}
+}
 
-// SetCandidates replaces the addresses that records name.
-func (t *Table) SetCandidates(addrs []netip.AddrPort, now time.Time) {}
+// SetCandidates replaces the addresses that records name. At most 16 are taken.
+// A path that is up stays, whether it is named or not.
+func (t *Table) SetCandidates(addrs []netip.AddrPort, now time.Time) {
+	for _, c := range t.candidates {
+		c.listed = false
+	}
+	listed := 0
+	for _, addr := range addrs {
+		if listed == maxListed {
+			break
+		}
+		if c := t.add(addr, now); c != nil && !c.listed {
+			c.listed = true
+			listed++
+		}
+	}
+}
 
-// Learn says that an authenticated packet or ping came from addr. If that is
-// new, it is probed before anything else is sent there.
-func (t *Table) Learn(addr netip.AddrPort, now time.Time) {}
+// Learn says that something authentic, a ping or a handshake, came from addr.
+// Unless that is up, it is probed before anything else is sent there, and the
+// active path is put to the test: the remote may have moved.
+func (t *Table) Learn(addr netip.AddrPort, now time.Time) {
+	c := t.add(addr, now)
+	if c == nil {
+		return
+	}
+	c.learnt = later(c.learnt, now)
+	if c.up {
+		return
+	}
+	c.poked = true
+	if t.active != nil {
+		t.active.poked = true
+	}
+}
 
 // Want says whether frames wait for the remote or a session with it is in use.
-func (t *Table) Want(on bool, now time.Time) {}
-
-// Tick returns the probes that are due and when to call it next; the zero time
-// if nothing is to be done until another method is called. Every other method
-// may bring that forward: call Tick after any of them. The slice is valid until the next call.
-func (t *Table) Tick(now time.Time) (pings []Ping, wake time.Time) { return nil, time.Time{} }
+// What was up before a long pause has to be confirmed again.
+func (t *Table) Want(on bool, now time.Time) {
+	if on && !t.wanted {
+		for _, c := range t.candidates {
+			if c.up && now.Sub(c.heard) >= freshness {
+				t.drop(c)
+			}
+			c.rest()
+			c.rouse()
+		}
+	}
+	t.wanted = on
+}
 
 // Pong says that the remote answered transaction, from addr.
-func (t *Table) Pong(addr netip.AddrPort, transaction [12]byte, now time.Time) {}
+func (t *Table) Pong(addr netip.AddrPort, transaction [12]byte, now time.Time) {
+	c, i := t.pinged(transaction)
+	if c == nil {
+		return
+	}
+	if c.addr != unmap(addr) {
+		t.Learn(addr, now) // alive, but not where it was asked
+		return
+	}
+	ping := c.pings[i]
+	c.pings = slices.Delete(c.pings, i, i+1)
+	c.answered(ping, now)
+	if t.active == nil {
+		t.choose(c, now)
+	}
+	t.judge(now)
+}
 
 // Heard says that authenticated transport data came from addr.
-func (t *Table) Heard(addr netip.AddrPort, now time.Time) {}
+func (t *Table) Heard(addr netip.AddrPort, now time.Time) {
+	t.heard = later(t.heard, now)
+	c := t.find(addr)
+	if c == nil || !c.up {
+		t.Learn(addr, now)
+		if c = t.find(addr); c == nil {
+			return
+		}
+	}
+	c.data = later(c.data, now)
+	if now.After(c.heard) {
+		c.alive(now)
+	}
+	if t.active != nil && c != t.active && now.Sub(t.active.heard) >= quietTest {
+		t.active.poked = true
+	}
+}
 
 // Sent says that data was sent to the active path.
-func (t *Table) Sent(now time.Time) {}
+func (t *Table) Sent(now time.Time) {
+	if !now.After(t.sent) {
+		return
+	}
+	t.sent = now
+	if c := t.active; c != nil && now.After(c.heard) && c.waiting.IsZero() {
+		c.waiting = now
+	}
+}
 
-// LocalChange says that our own addresses have changed: verdicts on paths no
-// longer hold and all are probed again at once.
-func (t *Table) LocalChange(now time.Time) {}
+// LocalChange says that our own addresses or routes have changed: verdicts on
+// paths no longer hold and all are probed again at once. The active one stays
+// in use until another answers and it does not.
+func (t *Table) LocalChange(now time.Time) {
+	for _, c := range t.candidates {
+		c.up = c == t.active
+		c.rtt.samples, c.mtu = min(c.rtt.samples, 1), mtuSearch{}
+		c.pings = c.pings[:0]
+		c.rest()
+		c.rouse()
+	}
+	if t.active != nil {
+		t.active.doubted = true
+	}
+}
 
-// Best is the address to send to; ok is false while none is confirmed.
-func (t *Table) Best() (addr netip.AddrPort, ok bool) { return netip.AddrPort{}, false }
+// Best is the address to send to; ok is false while none is up.
+func (t *Table) Best() (addr netip.AddrPort, ok bool) {
+	if t.active == nil {
+		return netip.AddrPort{}, false
+	}
+	return t.active.addr, true
+}
 
-// Confirmed reports whether there is a confirmed path.
-func (t *Table) Confirmed() bool { return false }
+// Confirmed reports whether there is a path to send on.
+func (t *Table) Confirmed() bool { return t.active != nil }
 
 // MTU is the largest IP packet known to pass on the active path.
-func (t *Table) MTU() int { return 1280 }
+func (t *Table) MTU() int {
+	if t.active == nil {
+		return baseMTU
+	}
+	return t.active.mtu.size()
+}
 
-// Snapshot returns the state of every address, the active one first.
-func (t *Table) Snapshot() []PathState { return nil }
+// Snapshot returns the state of every address, the active one first, then what
+// is up, by round trip.
+func (t *Table) Snapshot() []PathState {
+	states := make([]PathState, 0, len(t.candidates))
+	for _, c := range t.candidates {
+		if c.ghost() {
+			continue
+		}
+		states = append(states, PathState{
+			Addr: c.addr, RTT: c.rtt.smoothed, Loss: c.history.loss(), Up: c.up,
+			Active: c == t.active, MTU: c.mtu.size(), LastHeard: c.heard,
+		})
+	}
+	rank := func(s PathState) int {
+		switch {
+		case s.Active:
+			return 0
+		case s.Up:
+			return 1
+		}
+		return 2
+	}
+	slices.SortStableFunc(states, func(a, b PathState) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.RTT, b.RTT))
+	})
+	return states
+}
+
+// find returns the candidate with an address, nil if there is none.
+func (t *Table) find(addr netip.AddrPort) *candidate {
+	addr = unmap(addr)
+	for _, c := range t.candidates {
+		if c.addr == addr {
+			return c
+		}
+	}
+	return nil
+}
+
+// add returns the candidate with an address, a new one if need be; nil when the
+// address is none or there is no room, which only a remote that keeps naming new
+// addresses can bring about.
+func (t *Table) add(addr netip.AddrPort, now time.Time) *candidate {
+	if c := t.find(addr); c != nil || !addr.IsValid() || addr.Port() == 0 {
+		return c
+	}
+	t.prune(now)
+	if len(t.candidates) >= maxTracked && !t.evict() {
+		return nil
+	}
+	c := &candidate{addr: unmap(addr)}
+	t.candidates = append(t.candidates, c)
+	return c
+}
+
+// evict forgets the address that something authentic came from the longest ago:
+// such packets may be replayed from anywhere, and must not keep a new one out.
+func (t *Table) evict() bool {
+	oldest := -1
+	for i, c := range t.candidates {
+		if c.up || c.listed || c.learnt.IsZero() {
+			continue
+		}
+		if oldest < 0 || c.learnt.Before(t.candidates[oldest].learnt) {
+			oldest = i
+		}
+	}
+	if oldest < 0 {
+		return false
+	}
+	t.candidates = slices.Delete(t.candidates, oldest, oldest+1)
+	return true
+}
+
+// prune forgets addresses that nobody names any more. Not before their budget is
+// whole again: a record that comes and goes must not renew it.
+func (t *Table) prune(now time.Time) {
+	t.candidates = slices.DeleteFunc(t.candidates, func(c *candidate) bool {
+		if !c.learnt.IsZero() && !c.up && now.Sub(later(c.learnt, c.heard)) >= learntFor {
+			c.learnt = time.Time{}
+		}
+		return c.ghost() && !c.budget.spent(now)
+	})
+}
+
+// pinged finds the ping with a transaction.
+func (t *Table) pinged(transaction [12]byte) (*candidate, int) {
+	for _, c := range t.candidates {
+		for i := range c.pings {
+			if c.pings[i].transaction == transaction {
+				return c, i
+			}
+		}
+	}
+	return nil, 0
+}
+
+func unmap(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}

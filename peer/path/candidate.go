@@ -1,0 +1,227 @@
+package path
+
+import (
+	"math/bits"
+	"net/netip"
+	"time"
+)
+
+const (
+	freshness = 60 * time.Second // for how long a pong vouches for an address
+	learntFor = 60 * time.Second // an address that answers nothing is remembered
+	forgotten = 5 * time.Second  // after which a pong comes too late for anything
+
+	// An address that does not answer gets at most this many packets in a minute:
+	// whoever named it may want to have it flooded.
+	budgetSize   = 5
+	budgetWindow = time.Minute
+)
+
+// candidate is one address of the remote.
+type candidate struct {
+	addr   netip.AddrPort
+	listed bool      // a record names it
+	learnt time.Time // something authentic came from there
+	up     bool      // confirmed, and not silent since
+	signs
+
+	pings   []sentPing // outstanding, oldest first
+	rtt     rtt
+	history history
+	mtu     mtuSearch
+
+	pinged time.Time // last small ping
+	burst  int       // of the first quick pings to an unverified address, those sent
+	poked  bool      // to be pinged at the next opportunity
+	budget budget
+}
+
+// signs are the signs of life from an address, and those that are outstanding:
+// of any kind, and pongs alone (data may reach us although ours does not reach
+// the remote).
+type signs struct {
+	heard, data, pong    time.Time // last of all, last data, last pong
+	waiting, waitingPong time.Time // since when; zero: not
+	lost, lostPongs      int       // small pings lost meanwhile
+	doubted              bool      // our addresses have changed and nothing was heard since
+}
+
+// sentPing is a ping that may still be answered.
+type sentPing struct {
+	transaction [12]byte
+	at          time.Time
+	mtu         int // IP packet size that it tests; 0: none
+	lost        bool
+}
+
+// ghost says that nobody names the address any more.
+func (c *candidate) ghost() bool { return !c.listed && !c.up && c.learnt.IsZero() }
+
+// verified says that the address has answered a probe in the last minute.
+func (c *candidate) verified(now time.Time) bool {
+	return !c.pong.IsZero() && now.Sub(c.pong) < freshness
+}
+
+// rouse makes the candidate be probed from the beginning.
+func (c *candidate) rouse() { c.poked, c.burst = true, 0 }
+
+// alive notes a sign of life.
+func (s *signs) alive(now time.Time) {
+	s.heard = later(s.heard, now)
+	s.waiting, s.lost, s.doubted = time.Time{}, 0, false
+}
+
+// rest forgets what is outstanding.
+func (s *signs) rest() {
+	s.waiting, s.waitingPong, s.lost, s.lostPongs = time.Time{}, time.Time{}, 0, 0
+}
+
+// suspect says that a sign of life is overdue.
+func (s *signs) suspect(now time.Time) bool {
+	return since(s.waiting, now) >= suspicion || since(s.waitingPong, now) >= deaf ||
+		s.doubted && !s.waiting.IsZero()
+}
+
+// silent says that enough is unanswered to yield to another path, on one with
+// this round trip.
+func (s *signs) silent(now time.Time, rtt time.Duration) bool {
+	return since(s.waiting, now) >= max(silence, 3*rtt) && s.lost >= lostForDeath ||
+		since(s.waitingPong, now) >= max(deafness, 4*rtt) && s.lostPongs >= lostForDeaf
+}
+
+// gone says that so much is unanswered that nothing more is to be sent there.
+func (s *signs) gone(now time.Time) bool {
+	return since(s.waiting, now) >= hopeless && s.lost >= lostForDeath ||
+		since(s.waitingPong, now) >= hopelessPong && s.lostPongs >= lostForDeaf
+}
+
+// since is how long ago a time was; negative when it is not set.
+func since(at, now time.Time) time.Duration {
+	if at.IsZero() {
+		return -1
+	}
+	return now.Sub(at)
+}
+
+// answered notes the pong to a ping.
+func (c *candidate) answered(p sentPing, now time.Time) {
+	c.alive(now)
+	c.pong = later(c.pong, now)
+	c.up, c.poked = true, false
+	c.waitingPong, c.lostPongs = time.Time{}, 0
+	c.rtt.sample(now.Sub(p.at))
+	if !p.lost {
+		c.history.add(true)
+	}
+	if p.mtu != 0 {
+		c.mtu.passed(p.mtu, now)
+	} else {
+		c.mtu.smallPassed(p.at)
+	}
+}
+
+// expire counts the pings whose pongs are overdue, and forgets the old ones.
+func (c *candidate) expire(now time.Time) {
+	keep := c.pings[:0]
+	for _, p := range c.pings {
+		age := now.Sub(p.at)
+		if !p.lost && age >= c.rtt.timeout() {
+			p.lost = true
+			c.history.add(false)
+			if p.mtu == 0 {
+				c.lost++
+				c.lostPongs++
+			} else {
+				c.mtu.failed(p.mtu, p.at, now)
+			}
+		}
+		if age < forgotten {
+			keep = append(keep, p)
+		}
+	}
+	c.pings = keep
+}
+
+// overdue is when the next outstanding ping counts as lost.
+func (c *candidate) overdue() time.Time {
+	for _, p := range c.pings {
+		if !p.lost {
+			return p.at.Add(c.rtt.timeout())
+		}
+	}
+	return time.Time{}
+}
+
+// rtt is a smoothed round trip (RFC 6298).
+type rtt struct {
+	smoothed, variation time.Duration
+	samples             int
+}
+
+func (r *rtt) sample(d time.Duration) {
+	d = max(d, time.Microsecond)
+	if r.samples++; r.samples == 1 {
+		r.smoothed, r.variation = d, d/2
+		return
+	}
+	r.variation += (max(d-r.smoothed, r.smoothed-d) - r.variation) / 4
+	r.smoothed += (d - r.smoothed) / 8
+}
+
+// timeout is when a ping counts as lost.
+func (r *rtt) timeout() time.Duration {
+	if r.samples == 0 {
+		return time.Second
+	}
+	return min(max(r.smoothed+4*r.variation, 200*time.Millisecond), 3*time.Second)
+}
+
+// history is the fate of the last 16 pings.
+type history struct {
+	answered uint16
+	count    int
+}
+
+func (h *history) add(answered bool) {
+	h.answered <<= 1
+	if answered {
+		h.answered |= 1
+	}
+	h.count = min(h.count+1, 16)
+}
+
+func (h *history) loss() float64 {
+	if h.count == 0 {
+		return 0
+	}
+	return 1 - float64(bits.OnesCount16(h.answered))/float64(h.count)
+}
+
+// budget holds an unverified address to its packets per minute.
+type budget struct {
+	sent [budgetSize]time.Time
+	next int
+}
+
+// free is when the next packet may go.
+func (b *budget) free() time.Time {
+	if oldest := b.sent[b.next]; !oldest.IsZero() {
+		return oldest.Add(budgetWindow)
+	}
+	return time.Time{}
+}
+
+func (b *budget) spend(now time.Time) {
+	b.sent[b.next] = now
+	b.next = (b.next + 1) % budgetSize
+}
+
+// spent says whether a packet of the last minute counts.
+func (b *budget) spent(now time.Time) bool {
+	for _, at := range b.sent {
+		if !at.IsZero() && now.Sub(at) < budgetWindow {
+			return true
+		}
+	}
+	return false
+}

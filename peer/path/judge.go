@@ -1,0 +1,120 @@
+package path
+
+import "time"
+
+const (
+	suspicion    = 500 * time.Millisecond  // of silence after data or a ping
+	deaf         = time.Second             // without a pong, although data comes
+	silence      = 1500 * time.Millisecond // after which the active path yields to one that answers
+	deafness     = 2500 * time.Millisecond // the same for pongs alone
+	hopeless     = 10 * time.Second        // after which it is given up although there is no other
+	hopelessPong = 30 * time.Second        // the same for pongs alone
+	lostForDeath = 3                       // pings that must be lost for it
+	lostForDeaf  = 5
+	quietTest    = time.Second // of silence on the active path while data comes from elsewhere: test it
+
+	// A better path is taken when it is better by both, has been measured three
+	// times, and the last change is some time ago.
+	betterPart   = 0.8
+	betterBy     = 3 * time.Millisecond
+	enough       = 3
+	betweenMoves = 3 * time.Second
+)
+
+// judge brings verdicts and the active path up to date with what is known.
+func (t *Table) judge(now time.Time) {
+	for _, c := range t.candidates {
+		if c.up && c != t.active && c.silent(now, c.rtt.smoothed) {
+			c.up = false
+		}
+	}
+	if t.active == nil {
+		if c := t.fastest(now); c != nil {
+			t.choose(c, now)
+		}
+		return
+	}
+	if c := t.heir(now); c != nil {
+		t.drop(t.active)
+		t.choose(c, now)
+		return
+	}
+	if t.active.gone(now) {
+		t.drop(t.active)
+		return
+	}
+	if c := t.better(now); c != nil {
+		t.choose(c, now)
+	}
+}
+
+func (t *Table) choose(c *candidate, now time.Time) {
+	t.active, t.switched = c, now
+}
+
+// drop takes a path for down.
+func (t *Table) drop(c *candidate) {
+	c.up = false
+	if t.active == c {
+		t.active = nil
+	}
+}
+
+// heir is the path that takes over from an active one that has fallen silent: the
+// best of those that have answered since.
+func (t *Table) heir(now time.Time) *candidate {
+	a := t.active
+	if !a.suspect(now) && a.lost == 0 {
+		return nil
+	}
+	var best *candidate
+	for _, c := range t.candidates {
+		if !c.up || c == a || !c.pong.After(a.pong) {
+			continue
+		}
+		if !moved(c, a) && !a.silent(now, a.rtt.smoothed) {
+			continue
+		}
+		if best == nil || c.rtt.smoothed < best.rtt.smoothed {
+			best = c
+		}
+	}
+	return best
+}
+
+// moved says that it looks as if the remote, or we, had moved from the active
+// path to another: that answers, and something other than an answer comes from
+// there, while the active one is silent. One or two lost pings are enough then.
+func moved(to, active *candidate) bool {
+	if !to.pong.After(active.heard) {
+		return false
+	}
+	return active.lost > 0 && (active.doubted || to.data.After(active.heard)) ||
+		active.lost > 1 && to.learnt.After(active.heard)
+}
+
+// fastest is the best of what is up and fresh.
+func (t *Table) fastest(now time.Time) (best *candidate) {
+	for _, c := range t.candidates {
+		if c.up && c.verified(now) && (best == nil || c.rtt.smoothed < best.rtt.smoothed) {
+			best = c
+		}
+	}
+	return best
+}
+
+// better is a path that is worth leaving a good one for.
+func (t *Table) better(now time.Time) *candidate {
+	a := t.active
+	if a.rtt.samples < enough || a.suspect(now) || now.Sub(t.switched) < betweenMoves {
+		return nil
+	}
+	c := t.fastest(now)
+	if c == nil || c == a || c.rtt.samples < enough || c.lost > 0 {
+		return nil
+	}
+	if float64(c.rtt.smoothed) <= betterPart*float64(a.rtt.smoothed) && c.rtt.smoothed <= a.rtt.smoothed-betterBy {
+		return c
+	}
+	return nil
+}

@@ -1,0 +1,114 @@
+package path
+
+import "time"
+
+const (
+	// baseMTU passes everywhere: no IPv6 link has less (RFC 8200).
+	baseMTU = 1280
+
+	mtuTries  = 3                      // padded pings that must be lost for a verdict
+	mtuRetry  = 300 * time.Millisecond // between them
+	mtuVerify = 2 * time.Second        // between tests of the size in use, while data is sent
+	mtuAgain  = time.Minute            // until a search for more after a black hole
+	mtuRaise  = 10 * time.Minute       // the same otherwise (RFC 8899, PMTU_RAISE_TIMER)
+)
+
+// rung is a size to try, the largest first: Ethernet, PPPoE, a tunnel below us,
+// two of them.
+func rung(i int) int {
+	switch i {
+	case 0:
+		return 1500
+	case 1:
+		return 1492
+	case 2:
+		return 1420
+	case 3:
+		return 1360
+	}
+	return baseMTU
+}
+
+// mtuSearch finds the largest packet that passes on a path, and notices when it
+// no longer does (RFC 8899, with few sizes). The zero value begins with the largest.
+type mtuSearch struct {
+	known     int       // passes; 0: baseMTU
+	at        int       // the rung to try next
+	fails     int       // padded pings of one size lost in a row
+	firstFail time.Time // when the first of them was sent
+	small     time.Time // when the last small ping that was answered was sent
+	sentAt    time.Time // when the last padded ping was sent
+	raise     time.Time // when to begin again with the largest; zero: never
+}
+
+func (m *mtuSearch) size() int { return max(m.known, baseMTU) }
+
+// done says that there is nothing larger to try for now.
+func (m *mtuSearch) done() bool { return rung(m.at) <= m.size() }
+
+// test is the size to test: the next larger one, or that in use.
+func (m *mtuSearch) test() int { return max(rung(m.at), m.size()) }
+
+// due is when a padded ping is to be sent; ok is false when none is. Sending says
+// that the size in use matters, suspect that it may be what is wrong.
+func (m *mtuSearch) due(now time.Time, sending, suspect bool) (at time.Time, ok bool) {
+	if !m.raise.IsZero() && !now.Before(m.raise) {
+		m.at, m.fails, m.raise = 0, 0, time.Time{}
+	}
+	switch {
+	case !m.done(), m.fails > 0, suspect && m.known > 0:
+		return m.sentAt.Add(mtuRetry), true
+	case m.known > 0 && sending:
+		return m.sentAt.Add(mtuVerify), true
+	}
+	return m.raise, !m.raise.IsZero()
+}
+
+// wantsSmall says that a verdict waits for a small ping to be answered.
+func (m *mtuSearch) wantsSmall() bool { return m.fails > 0 && m.small.Before(m.firstFail) }
+
+// passed says that a packet of a size has come through.
+func (m *mtuSearch) passed(size int, now time.Time) {
+	if size > m.known {
+		m.known, m.fails = size, 0
+		m.raiseAt(now.Add(mtuRaise))
+	} else if size == m.test() {
+		m.fails = 0
+	}
+}
+
+// smallPassed says that a small ping sent at a time was answered.
+func (m *mtuSearch) smallPassed(at time.Time) { m.small = later(m.small, at) }
+
+// failed says that a padded ping was lost. Only when small ones come through is
+// that the fault of its size.
+func (m *mtuSearch) failed(size int, at, now time.Time) {
+	if size != m.test() {
+		return
+	}
+	if m.fails == 0 {
+		m.firstFail = at
+	}
+	if m.fails++; m.fails < mtuTries || m.small.Before(m.firstFail) {
+		return
+	}
+	m.fails = 0
+	again := mtuRaise
+	if m.done() { // the size in use: a black hole
+		m.known, m.at, again = 0, 0, mtuAgain
+		for rung(m.at) >= size && rung(m.at) > baseMTU {
+			m.at++
+		}
+	} else {
+		m.at++
+	}
+	m.raiseAt(now.Add(again))
+}
+
+// raiseAt sets when to begin again with the largest, if that is not in use.
+func (m *mtuSearch) raiseAt(at time.Time) {
+	m.raise = at
+	if m.size() == rung(0) {
+		m.raise = time.Time{}
+	}
+}
