@@ -41,7 +41,7 @@ func CleanUp(stateDir string) error {
 		if what != "tap" {
 			return fmt.Errorf("clean up: the state lists %.40q, which this version does not know", what)
 		}
-		if err := l2.RemoveTAP(name); err != nil {
+		if err := errors.Join(l2.RemoveTAP(name), removeUAPI(name)); err != nil {
 			return fmt.Errorf("clean up: %w", err)
 		}
 	}

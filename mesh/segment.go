@@ -92,11 +92,9 @@ func (s *segment) setAddresses(addrs []netip.Prefix) error {
 }
 
 // close ends the host's side; keep leaves the interface to the next process.
+// The name server has closed itself when run ended.
 func (s *segment) close(keep bool) error {
 	var errs []error
-	if s.names != nil {
-		errs = append(errs, s.names.Close())
-	}
 	host, ok := s.device.(hostSide)
 	switch {
 	case s.device == nil:

@@ -1,4 +1,4 @@
-//go:build !unix
+//go:build !linux && !darwin && !freebsd && !openbsd
 
 package mesh
 
@@ -10,3 +10,5 @@ import (
 
 // serveUAPI has no socket to serve on here.
 func (n *Node) serveUAPI(context.Context, *errgroup.Group) {}
+
+func removeUAPI(string) error { return nil }

@@ -1,4 +1,4 @@
-//go:build unix
+//go:build linux || darwin || freebsd || openbsd
 
 package mesh
 
@@ -46,4 +46,18 @@ func (n *Node) serveUAPI(ctx context.Context, group *errgroup.Group) {
 			go n.engine.ServeUAPI(conn) // ends by its own deadline
 		}
 	})
+}
+
+// removeUAPI removes the socket that a killed node has left. One that answers
+// belongs to somebody else and stays.
+func removeUAPI(name string) error {
+	file, err := ipc.UAPIOpen(name) // takes the place of a dead one only
+	if err != nil {
+		return nil
+	}
+	listener, err := ipc.UAPIListen(name, file)
+	if err != nil {
+		return errors.Join(err, file.Close())
+	}
+	return errors.Join(listener.Close(), file.Close())
 }

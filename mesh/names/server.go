@@ -146,9 +146,9 @@ func (s *Server) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Close gives the ports back. It is for a server that never ran; Run does so itself.
+// Close gives the ports back. It is for a server that never ran; after Run, which does so itself, it does nothing.
 func (s *Server) Close() error {
-	return errors.Join(s.udp.Close(), s.tcp.Close())
+	return errors.Join(closed(s.udp.Close()), closed(s.tcp.Close()))
 }
 
 // serve answers one query.
@@ -164,4 +164,12 @@ func (s *Server) serve(w dns.ResponseWriter, query *dns.Msg) {
 	if err := w.WriteMsg(m); err != nil {
 		s.log.Debug("answer name query", "err", err)
 	}
+}
+
+// closed passes over that something was closed before.
+func closed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
 }
