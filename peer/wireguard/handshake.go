@@ -83,7 +83,7 @@ func (l *Local) readInitiation(msg []byte) (*Initiation, error) {
 
 // writeResponse makes a message of type 2 with zero MACs, and the transport keys.
 func (h *Initiation) writeResponse(psk [32]byte, sender uint32) ([]byte, *transportKeys, error) {
-	if err := h.state.SetPresharedKey(psk[:]); err != nil {
+	if err := h.state.SetPresharedKey(psk[:]); err != nil { // not with 32 bytes
 		return nil, nil, err
 	}
 	msg := make([]byte, responseNoise, ResponseSize)

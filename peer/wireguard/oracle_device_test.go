@@ -284,4 +284,3 @@ func (o *oracle) arrives() {
 		o.t.Fatal("nothing comes out of the device")
 	}
 }
-

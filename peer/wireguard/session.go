@@ -2,7 +2,6 @@ package wireguard
 
 import (
 	"bytes"
-	"encoding/binary"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -21,8 +20,8 @@ type Options struct {
 	LastTimestamp       tai64n.Timestamp     // of a former Session of this peer, so that its initiations cannot be replayed
 }
 
-// Output is what the caller has to do after a call, in this order. It holds
-// also when there was an error.
+// Output is what the caller has to do after a call, in this order. With an
+// error it may be ignored.
 type Output struct {
 	Removed     []uint32   // forget these indexes; a Keypair under one of them is dead
 	Added       []*Keypair // receive with these from now on
@@ -41,6 +40,9 @@ type Stats struct {
 
 // Session is the state machine of one remote peer. Its methods are called by
 // one goroutine at a time, but for SendKey, Remote and Stats.
+//
+// It has more methods than is usual here: each rule of the paper is one, and
+// they share all of the state. Those for the timers are in timers.go.
 type Session struct {
 	local  *Local
 	remote wgtypes.Key
@@ -136,18 +138,35 @@ func (s *Session) Rekey(now time.Time) Output {
 	return s.done(out, now)
 }
 
-// HandleInitiation answers an initiation of this peer.
+// HandleInitiation answers an initiation of this peer. An error changes nothing.
 func (s *Session) HandleInitiation(h *Initiation, now time.Time) (Output, error) {
 	var out Output
+	if err := s.judge(h, now); err != nil {
+		return s.done(out, now), err
+	}
+	index := s.opts.NewIndex()
+	msg, keys, err := h.writeResponse(s.opts.PSK, index)
+	if err != nil { // no entropy: judge has seen to the rest
+		out.Removed = append(out.Removed, index)
+		return s.done(out, now), err
+	}
 	s.settle(&out, now)
-	err := s.answer(&out, h, now)
-	return s.done(out, now), err
+	s.clock.accepted, s.clock.acceptedStamp, s.clock.sent = now, h.timestamp, now
+	s.activity.received(now, false)
+	s.activity.sent(now, false)
+	s.keys.respond(&out, s.newKeypair(keys, index, h.sender, false, now))
+	s.attempt.postpone(now.Add(s.gap()))
+	out.Messages = append(out.Messages, msg)
+	return s.done(out, now), nil
 }
 
-// answer makes the response to h, and the key that goes with it.
-func (s *Session) answer(out *Output, h *Initiation, now time.Time) error {
+// judge says whether h is to be answered.
+func (s *Session) judge(h *Initiation, now time.Time) error {
 	if h.remote != s.remote || !ValidKey(s.remote) {
 		return ErrKey
+	}
+	if h.state.MessageIndex() != 1 {
+		return ErrUnexpected // answered before
 	}
 	// Paper, 5.1: the greatest timestamp is kept, so that initiations cannot be replayed.
 	if !h.timestamp.After(s.clock.acceptedStamp) {
@@ -156,48 +175,24 @@ func (s *Session) answer(out *Output, h *Initiation, now time.Time) error {
 	if gap := now.Sub(s.clock.accepted); gap >= 0 && gap <= InitiationGap {
 		return ErrFlood
 	}
-	index := s.opts.NewIndex()
-	msg, keys, err := h.writeResponse(s.opts.PSK, index)
-	if err != nil {
-		out.Removed = append(out.Removed, index)
-		return ErrUnexpected // h has been answered before
-	}
-	s.clock.accepted, s.clock.acceptedStamp, s.clock.sent = now, h.timestamp, now
-	s.activity.received(now, false)
-	s.activity.sent(now, false)
-	s.keys.respond(out, s.newKeypair(keys, index, h.sender, false, now))
-	s.attempt.postpone(now.Add(s.gap()))
-	out.Messages = append(out.Messages, msg)
 	return nil
 }
 
-// HandleResponse takes the answer to our initiation.
+// HandleResponse takes the answer to our initiation. An error changes nothing.
 func (s *Session) HandleResponse(msg []byte, now time.Time) (Output, error) {
 	var out Output
-	s.settle(&out, now)
-	err := s.conclude(&out, msg, now)
-	return s.done(out, now), err
-}
-
-// conclude makes the key of a response.
-func (s *Session) conclude(out *Output, msg []byte, now time.Time) error {
-	if t, ok := Type(msg); !ok || t != TypeResponse {
-		return ErrMessage
-	}
-	if s.attempt.state == nil || binary.LittleEndian.Uint32(msg[8:]) != s.attempt.index {
-		return ErrUnexpected
-	}
-	keys, err := readResponse(s.attempt.state, msg)
+	keys, err := s.attempt.read(msg)
 	if err != nil {
-		return err
+		return s.done(out, now), err
 	}
-	s.activity.received(now, false)
-	kp := s.newKeypair(keys, s.attempt.index, senderOf(msg), true, now)
+	index := s.attempt.index
 	s.attempt = attempt{}
-	s.keys.initiate(out, kp, s.opts.Member && s.higher)
-	s.establish(out, now)
+	s.settle(&out, now)
+	s.activity.received(now, false)
+	s.keys.initiate(&out, s.newKeypair(keys, index, senderOf(msg), true, now), s.opts.Member && s.higher)
+	s.establish(&out, now)
 	out.Keepalive = true // confirms the key to the responder
-	return nil
+	return s.done(out, now), nil
 }
 
 // HandleCookie takes a cookie reply that came over path: any comparable value

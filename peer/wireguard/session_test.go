@@ -107,6 +107,12 @@ func TestInitiationChecks(t *testing.T) {
 	if _, err := other.session.HandleInitiation(h, now); !errors.Is(err, ErrKey) {
 		t.Errorf("initiation of another peer: %v", err)
 	}
+	for _, want := range []error{nil, ErrUnexpected} {
+		if out, err := b.session.HandleInitiation(h, now); !errors.Is(err, want) || err != nil && len(out.Removed)+len(out.Messages) > 0 {
+			t.Errorf("%v, want %v", err, want)
+		}
+		b.session.clock.acceptedStamp, b.session.clock.accepted = timestamp(now), time.Time{}
+	}
 }
 
 func TestTimestampsSurviveSession(t *testing.T) {

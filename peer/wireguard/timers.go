@@ -1,6 +1,7 @@
 package wireguard
 
 import (
+	"encoding/binary"
 	"time"
 
 	"github.com/flynn/noise"
@@ -23,6 +24,18 @@ func (a *attempt) postpone(t time.Time) {
 	if a.active && a.at.Before(t) {
 		a.at = t
 	}
+}
+
+// read makes the keys out of a response to the last initiation. It changes
+// nothing but Noise's state, which after an error is good for another try.
+func (a *attempt) read(msg []byte) (*transportKeys, error) {
+	if t, ok := Type(msg); !ok || t != TypeResponse {
+		return nil, ErrMessage
+	}
+	if a.state == nil || binary.LittleEndian.Uint32(msg[8:]) != a.index {
+		return nil, ErrUnexpected
+	}
+	return readResponse(a.state, msg)
 }
 
 // Tick does what is due. It may be called at any time.
