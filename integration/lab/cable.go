@@ -108,7 +108,7 @@ func (l *Lab) open(p plug) (end, error) {
 	if err := p.ns.link.LinkSetUp(link); err != nil {
 		return e, fmt.Errorf("set %s of %q up: %w", p.name, p.ns.name, err)
 	}
-	l.pending = append(l.pending, &end{ns: e.ns, name: e.name, index: e.index})
+	l.await(e)
 	return e, nil
 }
 

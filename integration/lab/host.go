@@ -197,7 +197,7 @@ func (h *Host) Move(to *Site) error {
 		if err := to.take(n, far); err != nil {
 			return err
 		}
-		h.lab.pending = append(h.lab.pending, &end{ns: n.ns, name: n.name, index: n.index})
+		h.lab.await(n.end)
 		return h.lab.ready(context.Background())
 	})
 }
@@ -270,7 +270,7 @@ func (h *Host) setCarrier(name string, up bool) error {
 		if err := n.far.ns.link.LinkSetUp(far); err != nil {
 			return err
 		}
-		h.lab.pending = append(h.lab.pending, &end{ns: n.ns, name: n.name, index: n.index}, &end{ns: n.far.ns, name: n.far.name, index: n.far.index})
+		h.lab.await(n.end, n.far)
 		if err := n.number(); err != nil { // the far end's addresses went when it was set down
 			return err
 		}

@@ -146,5 +146,12 @@ func (l *Lab) change(what string, step func() error) error {
 // own makes Close close c as well.
 func (l *Lab) own(c io.Closer) { l.closers = append(l.closers, c) }
 
+// await makes ready wait for these ends.
+func (l *Lab) await(ends ...end) {
+	for _, e := range ends {
+		l.pending = append(l.pending, &end{ns: e.ns, name: e.name, index: e.index})
+	}
+}
+
 // id numbers interfaces, so that a name is free in whatever namespace the interface is moved to.
 func (l *Lab) id() int64 { return l.ids.Add(1) }

@@ -4,7 +4,10 @@ package lab
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -108,14 +111,14 @@ func (s *Site) build() (err error) {
 // bridge makes the LAN.
 func (s *Site) bridge() error {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name = lanName
-	snooping := false // nobody queries, so that there is nothing to snoop
+	attrs.Name, attrs.HardwareAddr = lanName, randomMAC() // else it changes with the first hosts
+	snooping := false                                     // nobody queries, so that there is nothing to snoop
 	if err := s.ns.link.LinkAdd(&netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snooping}); err != nil {
 		return fmt.Errorf("make bridge of %q: %w", s.name, err)
 	}
 	var err error
 	s.lan, err = s.lab.open(plug{ns: s.ns, name: lanName, v6: s.cfg.V6})
-	s.lab.pending = s.lab.pending[:len(s.lab.pending)-1] // it has carrier when a host is plugged in
+	s.lab.pending = s.lab.pending[:len(s.lab.pending)-1] // it has carrier when a host is plugged in: see take
 	return err
 }
 
@@ -254,6 +257,13 @@ func (s *Site) Host(name string) *Host {
 	return h
 }
 
+// randomMAC is a unicast address, locally administered.
+func randomMAC() net.HardwareAddr {
+	mac := binary.BigEndian.AppendUint64(nil, rand.Uint64())[:6]
+	mac[0] = mac[0]&^1 | 2
+	return mac
+}
+
 // take plugs a host's network interface card into the LAN: its cable's far end is in the router's namespace already.
 func (s *Site) take(n *nic, port end) error {
 	l, err := port.link()
@@ -267,6 +277,7 @@ func (s *Site) take(n *nic, port end) error {
 	if err := s.ns.link.LinkSetMaster(l, bridge); err != nil {
 		return fmt.Errorf("plug %s into the LAN of %q: %w", port.name, s.name, err)
 	}
+	s.lab.await(s.lan)
 	n.site, n.far, n.seat = s, port, s.next
 	s.next++
 	s.hosts = append(s.hosts, n)
@@ -276,6 +287,9 @@ func (s *Site) take(n *nic, port end) error {
 // release forgets a host that leaves.
 func (s *Site) release(n *nic) {
 	s.hosts = slices.DeleteFunc(s.hosts, func(other *nic) bool { return other == n })
+	if len(s.hosts) == 0 { // then the LAN has no carrier
+		s.lab.pending = slices.DeleteFunc(s.lab.pending, func(e *end) bool { return e.ns == s.ns && e.name == lanName })
+	}
 }
 
 // resolvConf points at the network's name server, by the family that works first. The other is refused at once.
