@@ -106,6 +106,16 @@ func ParseAnswer(b []byte, txid TxID) (netip.AddrPort, error) {
 
 func mappedAddress(m *stun.Message) (ap netip.AddrPort, err error) {
 	defer recoverTo(&err)
+	value, err := m.Get(stun.AttrXORMappedAddress)
+	if err != nil {
+		return ap, fmt.Errorf("parse STUN answer: %w", err)
+	}
+	// The library would fill a short address up with zeros. The value is zero,
+	// family, port (2), address (RFC 8489, 14.2).
+	const ipv4, ipv6 = 1, 2
+	if !(len(value) == 8 && value[1] == ipv4 || len(value) == 20 && value[1] == ipv6) {
+		return ap, fmt.Errorf("parse STUN answer: mapped address of %d bytes", len(value))
+	}
 	var xor stun.XORMappedAddress
 	if err := xor.GetFrom(m); err != nil {
 		return ap, fmt.Errorf("parse STUN answer: %w", err)

@@ -20,11 +20,12 @@ const (
 // After ctx is done the channel is closed, when all that Watch has started has
 // ended.
 func Watch(ctx context.Context) <-chan struct{} {
-	events := make(chan struct{}, 1) // from the system
+	watch := watchSystem() // listens from here on
+	events := make(chan struct{}, 1)
 	out := make(chan struct{}, 1)
 	go func() {
 		defer close(events)
-		watchSystem(ctx, func() { signal(events) })
+		watch(ctx, func() { signal(events) })
 	}()
 	go func() {
 		defer close(out)

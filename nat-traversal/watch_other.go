@@ -4,4 +4,4 @@ package traversal
 
 import "context"
 
-func watchSystem(ctx context.Context, changed func()) { pollInterfaces(ctx, changed) }
+func watchSystem() (run func(ctx context.Context, changed func())) { return pollInterfaces }

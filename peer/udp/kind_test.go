@@ -5,10 +5,12 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"math/rand/v2"
+	"net/netip"
 	"testing"
 
 	"github.com/pion/stun/v3"
 
+	traversal "meshd/nat-traversal"
 	"meshd/peer/udp"
 )
 
@@ -78,6 +80,15 @@ func TestClassify(t *testing.T) {
 				t.Errorf("Classify(%x) = %v, want %v", c.b, got, c.want)
 			}
 		})
+	}
+}
+
+// TestClassifyOurSTUN: what we send is what we recognise.
+func TestClassifyOurSTUN(t *testing.T) {
+	req := traversal.Request(traversal.TxID{1})
+	answer, ok := traversal.Answer(req, netip.MustParseAddrPort("[2001:db8::1]:9"))
+	if !ok || udp.Classify(req) != udp.KindSTUN || udp.Classify(answer) != udp.KindSTUN {
+		t.Errorf("request %x, answer %x", req, answer)
 	}
 }
 
