@@ -3,12 +3,13 @@ package keys
 import (
 	"bytes"
 	"crypto/ed25519"
-	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
@@ -17,6 +18,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
 
 // longRoles is as long as roles can be.
@@ -368,13 +371,9 @@ func TestRootRoundTrip(t *testing.T) {
 	if !again.Key.Equal(p.root.Key) || again.Name != "home" || !bytes.Equal(again.Certificate, p.root.Certificate) {
 		t.Fatalf("got %v", again)
 	}
-	other := must(newParty(t).root.Marshal())(t)
-	_, otherKey := pem.Decode(other)
 	_, key := pem.Decode(text)
-	mixed := append(bytes.TrimSuffix(bytes.Clone(text), key), otherKey...)
-	_ = otherKey
-	first, _ := pem.Decode(other)
-	mixed = append(pem.EncodeToMemory(first), key...)
+	other, _ := pem.Decode(must(newParty(t).root.Marshal())(t))
+	mixed := append(pem.EncodeToMemory(other), key...)
 	for name, bad := range map[string][]byte{
 		"empty": nil, "text": []byte("hello"), "certificate only": text[:len(text)-len(key)], "another's certificate": mixed,
 	} {
@@ -415,11 +414,46 @@ func TestSerialsGrow(t *testing.T) {
 	}
 }
 
+// fixedParty is the same in every process: fuzz workers must agree on it.
+func fixedParty(t testing.TB) (p *party, chain []byte) {
+	t.Helper()
+	key := func(n byte) []byte { return bytes.Repeat([]byte{n}, 32) }
+	p = &party{now: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)}
+	root := body{serial: [serialLength]byte{1}, valid: spanFrom(p.now, rootLifetime)}
+	rootKey := ed25519.NewKeyFromSeed(key(1))
+	root.key, root.issuer = rootKey.Public().(ed25519.PublicKey), commonName(rootKey.Public().(ed25519.PublicKey))
+	p.root = &Root{"home", must(root.sign(root.root("home"), rootKey))(t), rootKey}
+	p.trust = Trust{p.root.Public()}
+	p.admin = &Identity{ed25519.NewKeyFromSeed(key(2)), wgtypes.Key(key(3)), wgtypes.Key(key(4))}
+	pub := p.admin.Public()
+	signer := body{[serialLength]byte{2}, spanFrom(p.now, signerLifetime), pub.Sign[:], root.issuer}
+	p.signer = must(NewSigner(p.admin, must(signer.sign(signer.signer(), rootKey))(t)))(t)
+	node := body{[serialLength]byte{3}, spanFrom(p.now, nodeLifetime), pub.Sign[:], commonName(p.signer.public())}
+	template := must(node.node("laptop", pub.WireGuard, pub.Probe, AllRoles()))(t)
+	return p, append(must(node.sign(template, p.admin.Sign))(t), p.signer.der...)
+}
+
+// TestCertificateBytes pins the form. Members compare bytes: when a new Go
+// writes others, they would refuse each other, and this must be known first.
+func TestCertificateBytes(t *testing.T) {
+	p, chain := fixedParty(t)
+	must(p.trust.Verify(chain, p.now))(t)
+	must(parseRootCertificate(p.root.Certificate, p.root.Public()))(t)
+	for name, tt := range map[string]struct {
+		der  []byte
+		want string
+	}{
+		"chain": {chain, "6618f04e667bd3a7899406101e6b56d0b6e6a1492551ffa0544b08c722cb5193"},
+		"root":  {p.root.Certificate, "1df2a4b32891d1f94ad86697e02a7d11ab9034508b2a7fa6a5de0f04fdf18986"},
+	} {
+		if got := fmt.Sprintf("%x", sha256.Sum256(tt.der)); got != tt.want {
+			t.Errorf("%s has hash %s", name, got)
+		}
+	}
+}
+
 func FuzzVerify(f *testing.F) {
-	p := newParty(f)
-	_, key, _ := ed25519.GenerateKey(rand.Reader)
-	node := &Identity{Sign: key, WireGuard: p.admin.WireGuard, Probe: p.admin.Probe}
-	chain := must(p.signer.Issue(node.Public(), "laptop", AllRoles(), p.now))(f)
+	p, chain := fixedParty(f)
 	f.Add(chain)
 	f.Add(p.root.Certificate)
 	f.Add(p.signer.der)
@@ -428,6 +462,32 @@ func FuzzVerify(f *testing.F) {
 		if err == nil && !bytes.Equal(crt.Raw, chain) {
 			t.Fatalf("accepted something never issued: %x", b)
 		}
-		_, _ = p.trust.VerifySigner(b, p.now)
+		if _, err := p.trust.VerifySigner(b, p.now); err == nil && !bytes.Equal(b, p.signer.der) {
+			t.Fatalf("accepted a signer never issued: %x", b)
+		}
+	})
+}
+
+// FuzzNode gets behind the signature: any body is signed by the right signer.
+func FuzzNode(f *testing.F) {
+	p, chain := fixedParty(f)
+	crt := must(x509.ParseCertificates(chain))(f)[0]
+	f.Add(crt.RawTBSCertificate)
+	f.Fuzz(func(t *testing.T, tbs []byte) {
+		der, err := asn1.Marshal(struct {
+			TBS       asn1.RawValue
+			Algorithm pkix.AlgorithmIdentifier
+			Signature asn1.BitString
+		}{
+			asn1.RawValue{FullBytes: tbs}, pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 3, 101, 112}},
+			asn1.BitString{Bytes: ed25519.Sign(p.admin.Sign, tbs), BitLength: 512},
+		})
+		if err != nil {
+			return
+		}
+		crt, err := p.trust.Verify(append(der, p.signer.der...), p.now)
+		if err == nil && (ValidateName(crt.Name) != nil || crt.Check() != nil || crt.ID != nodeID(crt.Sign[:])) {
+			t.Fatalf("accepted %+v", crt)
+		}
 	})
 }

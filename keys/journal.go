@@ -13,7 +13,7 @@ import (
 // A journal is a log of entries, each on disk before the call that adds it
 // returns:
 //
-//	header: magic (8), salt (8)
+//	header: magic (8), salt (8), CRC-32C of both (4)
 //	entry:  length (4), number (4), CRC-32C (4), bytes
 //
 // Numbers count from 1. The CRC covers the salt, length, number and bytes; the
@@ -24,7 +24,7 @@ import (
 // lost might say that an invite has been used.
 const (
 	journalMagic  = "meshdlg1"
-	journalHeader = 16
+	journalHeader = 20
 	entryHeader   = 12
 
 	// maxEntry bounds one entry, maxJournal all of them.
@@ -72,6 +72,7 @@ func (j *journal) create(d disk) error {
 	}
 	temporary := j.file + ".tmp"
 	header := append([]byte(journalMagic), j.salt[:]...)
+	header = binary.BigEndian.AppendUint32(header, j.sum(header, nil))
 	if err := writeFile(d, temporary, header); err != nil {
 		return errors.Join(err, d.Remove(temporary))
 	}
@@ -102,7 +103,10 @@ func (j *journal) read(b []byte) ([][]byte, error) {
 	if len(b) < journalHeader || string(b[:8]) != journalMagic || len(b) > maxJournal {
 		return nil, ErrCorrupt
 	}
-	copy(j.salt[:], b[8:journalHeader])
+	copy(j.salt[:], b[8:16])
+	if j.sum(b[:16], nil) != binary.BigEndian.Uint32(b[16:]) {
+		return nil, ErrCorrupt
+	}
 	j.size, j.number = journalHeader, 0
 	var entries [][]byte
 	for {

@@ -56,9 +56,6 @@ func sealRevocation(network NetworkID, r Revocation, key ed25519.PrivateKey, sig
 		Version: revocationVersion, Network: network, Key: r.Key, Serial: r.Serial,
 		Cascade: noCascade, Issued: r.Issued.Unix(), SignerDER: signerDER,
 	}
-	if w.SignerDER == nil {
-		w.SignerDER = []byte{}
-	}
 	if !r.Cascade.IsZero() {
 		w.Cascade = max(r.Cascade.Unix(), 0)
 	}
@@ -83,7 +80,7 @@ func sealRevocation(network NetworkID, r Revocation, key ed25519.PrivateKey, sig
 }
 
 func (w revocationWire) message() ([]byte, error) {
-	w.Signature = []byte{}
+	w.Signature = nil
 	b, err := canon.Marshal(w)
 	return append([]byte("meshd/1/revocation\x00"), b...), err
 }

@@ -31,6 +31,7 @@ var codec = sync.OnceValue(func() modes {
 		ShortestFloat: cbor.ShortestFloat16,
 		IndefLength:   cbor.IndefLengthForbidden,
 		TagsMd:        cbor.TagsForbidden,
+		NilContainers: cbor.NilContainerAsEmpty, // so that null never stands for an empty one
 	}.EncMode()
 	if err != nil {
 		panic("canon: encoder options: " + err.Error())

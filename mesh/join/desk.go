@@ -221,9 +221,6 @@ func (d *Desk) grant(r ref, issue keys.Issue) [][]byte {
 	s.Signature = d.config.Signer.Sign(s.signable(d.config.Trust.NetworkID(), issue.Public))
 	for s.Part = 0; s.Part < s.Parts; s.Part++ {
 		s.Bytes = blob[:min(maxPart, len(blob))]
-		if s.Bytes == nil {
-			s.Bytes = []byte{}
-		}
 		blob = blob[len(s.Bytes):]
 		out = append(out, encoded(typeState, s)...)
 	}
