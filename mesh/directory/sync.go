@@ -51,6 +51,7 @@ const (
 
 	maxAsked    = 4 * maxPull // records under way from one neighbour
 	pullTimeout = 2 * time.Second
+	behindFor   = 5 * time.Second
 	digestPause = time.Second // between digests that go on where a push has ended
 
 	// What a neighbour may send us, and what it may make us send, in records (a digest counts as one).
@@ -65,7 +66,8 @@ type neighbour struct {
 	asked   []pull
 	gained  bool // something new, since the last digest to it
 	compare time.Time
-	next    int // the bucket with which the next answer to a summary begins
+	differs time.Time // when it last turned out that one of us has something new for the other
+	next    int       // the bucket with which the next answer to a summary begins
 }
 
 // pull is one that has been sent, with the hashes of the records that have not come yet.
@@ -90,6 +92,13 @@ func (d *Directory) neighbour(id keys.NodeID) *neighbour {
 // Forget drops what is kept of a neighbour for the exchange with it, when it is a member no longer. Its budgets go too: it
 // is not for each session that ends.
 func (d *Directory) Forget(neighbour keys.NodeID) { delete(d.neighbours, neighbour) }
+
+// Behind says whether the exchange with a neighbour has shown differences in the last seconds. While it does, a digest is
+// worth sending every second and not every ten: what was lost is asked for again.
+func (d *Directory) Behind(neighbour keys.NodeID, now time.Time) bool {
+	n := d.neighbours[neighbour]
+	return n != nil && !n.differs.IsZero() && now.Sub(n.differs) < behindFor
+}
 
 // Push packs records (a delta) into messages for neighbours.
 func Push(raws [][]byte) [][]byte {
@@ -284,6 +293,7 @@ func (d *Directory) answerSummary(n *neighbour, b []byte, now time.Time) ([][]by
 			break
 		}
 		out = append(out, pages...)
+		n.differs = now
 		n.next = (last + 1) % buckets
 		if p, ok := parseDigest(pages[len(pages)-1][1:]); ok {
 			n.next = (bucketOf(p.high) + 1) % buckets
@@ -326,6 +336,9 @@ func (d *Directory) answerDigest(n *neighbour, b []byte, now time.Time) ([][]byt
 	}
 	replies := d.offer(n, theirs, newer, now)
 	n.want(d, theirs.entries)
+	if len(newer) > 0 || len(n.wanted) > 0 {
+		n.differs = now
+	}
 	return append(replies, n.pulls(d, now)...), true
 }
 
