@@ -130,10 +130,14 @@ func (t *Table) Pong(addr netip.AddrPort, transaction [12]byte, now time.Time) {
 	t.judge(now)
 }
 
-// Heard says that authenticated transport data came from addr.
+// Heard says that authenticated transport data came from addr. Saying the same
+// again changes nothing.
 func (t *Table) Heard(addr netip.AddrPort, now time.Time) {
-	t.heard = later(t.heard, now)
 	c := t.find(addr)
+	if c != nil && !now.After(c.data) {
+		return
+	}
+	t.heard = later(t.heard, now)
 	if c == nil || !c.up {
 		t.Learn(addr, now)
 		if c = t.find(addr); c == nil {
@@ -149,7 +153,8 @@ func (t *Table) Heard(addr netip.AddrPort, now time.Time) {
 	}
 }
 
-// Sent says that data was sent to the active path.
+// Sent says that data was sent to the active path. Saying the same again changes
+// nothing.
 func (t *Table) Sent(now time.Time) {
 	if !now.After(t.sent) {
 		return
