@@ -68,9 +68,9 @@ func reserved(dst MAC) bool {
 
 // lawful checks what holds for frames of every origin. It returns passed or why
 // the frame is dropped.
-func lawful(h Header, size, maxFrame int) reason {
+func lawful(h Header, size, mtu int) reason {
 	switch {
-	case size > maxFrame:
+	case size-h.Payload > mtu:
 		return oversize
 	case reserved(h.Dst):
 		return reservedMulticast

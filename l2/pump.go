@@ -81,7 +81,7 @@ func (p *pump) forward(v *view, frame []byte, now time.Duration) reason {
 	if !ok {
 		return malformed
 	}
-	if why := lawful(h, len(frame), v.maxFrame); why != passed {
+	if why := lawful(h, len(frame), s.cfg.MTU); why != passed {
 		return why
 	}
 	if !v.own.mayUse(h.VLAN) {

@@ -67,7 +67,7 @@ func (r *RemotePort) judge(frame []byte) reason {
 	if at == nil {
 		return disconnected
 	}
-	if why := lawful(h, len(frame), v.maxFrame); why != passed {
+	if why := lawful(h, len(frame), s.cfg.MTU); why != passed {
 		return why
 	}
 	if !at.mayUse(h.VLAN) {

@@ -28,10 +28,9 @@ type Switch struct {
 // view is what the data path reads without a lock. It is immutable: changes
 // publish another one.
 type view struct {
-	own      rights
-	maxFrame int
-	ports    []*RemotePort       // in the order of Connect
-	owner    map[MAC]*RemotePort // of the members' own addresses
+	own   rights
+	ports []*RemotePort       // in the order of Connect
+	owner map[MAC]*RemotePort // of the members' own addresses
 }
 
 // rights is Allow, ready for use.
@@ -180,7 +179,7 @@ func (s *Switch) removePort(r *RemotePort) {
 // publish makes the view anew from the ports and rights as they are. Of two
 // remotes with one address the first to connect has it; nobody has ours. It needs mu.
 func (s *Switch) publish() {
-	v := &view{own: s.own, maxFrame: s.cfg.MTU + headerLen + maxTags*tagLen, owner: make(map[MAC]*RemotePort)}
+	v := &view{own: s.own, owner: make(map[MAC]*RemotePort)}
 	if old := s.view.Load(); old != nil {
 		v.ports = old.ports
 	}

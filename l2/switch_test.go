@@ -37,29 +37,40 @@ func TestForwarding(t *testing.T) {
 		"not forgotten before":                    {{"a", ownMAC, host1, 0, "host", DefaultAge - 1}, {"", host1, ownMAC, 0, "a", 0}},
 		"being asked is not speaking": {
 			{"a", ownMAC, host1, 0, "host", DefaultAge / 2},
-			{"", host1, ownMAC, 0, "a", DefaultAge / 2}, {"", host1, ownMAC, 0, "a b", 0},
+			{"", host1, ownMAC, 0, "a", DefaultAge / 2},
+			{"", host1, ownMAC, 0, "a b", 0},
 		},
 		"refreshed": {
 			{"a", ownMAC, host1, 0, "host", DefaultAge / 2},
-			{"a", ownMAC, host1, 0, "host", DefaultAge / 2}, {"", host1, ownMAC, 0, "a", 0},
+			{"a", ownMAC, host1, 0, "host", DefaultAge / 2},
+			{"", host1, ownMAC, 0, "a", 0},
 		},
 		"VLANs are apart": {
-			{"a", ownMAC, host1, 5, "host", 0}, {"", host1, ownMAC, 5, "a", 0},
-			{"", host1, ownMAC, 0, "a b", 0}, {"", host1, ownMAC, 6, "a b", 0},
-			{"b", ownMAC, host1, 6, "host", 0}, {"", host1, ownMAC, 6, "b", 0}, {"", host1, ownMAC, 5, "a", 0},
+			{"a", ownMAC, host1, 5, "host", 0},
+			{"", host1, ownMAC, 5, "a", 0},
+			{"", host1, ownMAC, 0, "a b", 0},
+			{"", host1, ownMAC, 6, "a b", 0},
+			{"b", ownMAC, host1, 6, "host", 0},
+			{"", host1, ownMAC, 6, "b", 0},
+			{"", host1, ownMAC, 5, "a", 0},
 		},
 		"stations on our side": {
-			{"", broadcast, host1, 0, "a b", 0}, {"", host1, ownMAC, 0, "!elsewhere", 0},
-			{"", ownMAC, host1, 0, "!elsewhere", 0}, {"a", host1, macOfA, 0, "host", 0},
+			{"", broadcast, host1, 0, "a b", 0},
+			{"", host1, ownMAC, 0, "!elsewhere", 0},
+			{"", ownMAC, host1, 0, "!elsewhere", 0},
+			{"a", host1, macOfA, 0, "host", 0},
 		},
 		"our own address is never learned elsewhere": {{"a", broadcast, ownMAC, 0, "!source-mac", 0}, {"a", ownMAC, macOfA, 0, "host", 0}},
 		"nor another member's": {
-			{"a", broadcast, macOfB, 0, "!source-mac", 0}, {"a", broadcast, macOfB, 7, "!source-mac", DefaultAge},
-			{"a", broadcast, macOfB, 0, "!source-mac", 0}, {"", macOfB, ownMAC, 0, "b", 0},
+			{"a", broadcast, macOfB, 0, "!source-mac", 0},
+			{"a", broadcast, macOfB, 7, "!source-mac", DefaultAge},
+			{"a", broadcast, macOfB, 0, "!source-mac", 0},
+			{"", macOfB, ownMAC, 0, "b", 0},
 		},
 		"a member's address does not come from our side": {{"", broadcast, macOfA, 0, "!source-mac", 0}},
 		"a station does not move while it is fresh": {
-			{"a", ownMAC, host1, 0, "host", DefaultAge - 1}, {"b", ownMAC, host1, 0, "!source-moved", 0},
+			{"a", ownMAC, host1, 0, "host", DefaultAge - 1},
+			{"b", ownMAC, host1, 0, "!source-moved", 0},
 			{"", host1, ownMAC, 0, "a", 0},
 		},
 		"nor to our side":        {{"a", ownMAC, host1, 0, "host", 0}, {"", broadcast, host1, 0, "!source-moved", 0}},
@@ -68,7 +79,8 @@ func TestForwarding(t *testing.T) {
 			{"a", ownMAC, host1, 0, "host", DefaultAge}, {"b", ownMAC, host1, 0, "host", 0}, {"", host1, ownMAC, 0, "b", 0},
 		},
 		"a claim does not keep it fresh": {
-			{"a", ownMAC, host1, 0, "host", DefaultAge / 2}, {"b", ownMAC, host1, 0, "!source-moved", DefaultAge / 2},
+			{"a", ownMAC, host1, 0, "host", DefaultAge / 2},
+			{"b", ownMAC, host1, 0, "!source-moved", DefaultAge / 2},
 			{"b", ownMAC, host1, 0, "host", 0},
 		},
 		"multicast source": {{"a", ownMAC, MAC{3, 0, 0, 0, 0, 1}, 0, "!source-multicast", 0}, {"", broadcast, broadcast, 0, "!source-multicast", 0}},
@@ -110,8 +122,10 @@ func TestSizes(t *testing.T) {
 		"header only":      {full(0, 46)[:14], "host"},
 		"half a tag":       {full(5, 46)[:16], "!malformed"},
 		"full":             {full(0, 1500), "host"},
-		"full, two tags":   {full(5, 1504), "host"},
-		"larger than full": {full(0, 1509), "!oversize"},
+		"full, tagged":     {full(5, 1500), "host"},
+		"full, two tags":   {serviceTag(full(5, 1500)), "host"},
+		"larger than full": {full(0, 1501), "!oversize"},
+		"tagged, larger":   {full(5, 1501), "!oversize"},
 		"64 KiB":           {full(0, 65536), "!oversize"},
 	}
 	for name, test := range tests {
@@ -137,6 +151,11 @@ func TestSizes(t *testing.T) {
 	if got := r.send("a", full(0, 9000)); got != "host" {
 		t.Errorf("9000 bytes on a segment of MTU 9000: %q", got)
 	}
+}
+
+// serviceTag puts a service tag before the tag of a frame.
+func serviceTag(frame []byte) []byte {
+	return slices.Concat(frame[:12], []byte{0x88, 0xa8, 0, 9}, frame[12:])
 }
 
 func TestLimitOfStations(t *testing.T) {
@@ -215,6 +234,38 @@ func TestFloodOfAddresses(t *testing.T) {
 	r.time = r.time.Add(DefaultAge)
 	if got := r.send("a", eth(broadcast, host3, 0)); got != "host" || len(r.sw.hosts.hosts) != 1 {
 		t.Errorf("after the flood: %q, %d stations, want 1", got, len(r.sw.hosts.hosts))
+	}
+}
+
+// A flood beyond the limit does not buy a walk of the table for each frame.
+func TestSweepsAreRare(t *testing.T) {
+	r := newRig(t, Config{StormBurst: 1 << 30})
+	r.connect("a", Allow{MAC: macOfA, MaxMACs: 1})
+	r.send("a", eth(ownMAC, host1, 0))
+	sweeps := 0
+	for range 100 {
+		r.time = r.time.Add(sweepEvery / 10)
+		before := r.sw.hosts.swept
+		if got := r.send("a", eth(ownMAC, host2, 0)); got != "!source-limit" {
+			t.Fatal(got)
+		}
+		if r.sw.hosts.swept != before {
+			sweeps++
+		}
+	}
+	if sweeps != 10 {
+		t.Errorf("%d sweeps in 10 s, want 10", sweeps)
+	}
+}
+
+func TestQueueIsBounded(t *testing.T) {
+	r := newRig(t, Config{})
+	r.connect("a", Allow{MAC: macOfA})
+	for n := range 1000 {
+		r.remotes["a"].Receive(eth(ownMAC, macOfA, 0))
+		if waiting := n + 1 - len(r.host.frames); waiting >= batchFrames {
+			t.Fatalf("%d frames wait for a Flush", waiting)
+		}
 	}
 }
 
@@ -413,6 +464,9 @@ func TestHosts(t *testing.T) {
 		t.Errorf("hosts\n%+v, want a in VLAN 7 at 4", got)
 	}
 	r.disconnect("a")
+	if n := len(r.sw.heard.hosts); n != 0 {
+		t.Errorf("%d neighbours are kept of a disconnected remote", n)
+	}
 	r.time = r.time.Add(DefaultAge)
 	if got := r.sw.Hosts(); len(got) != 2 || got[0].MAC != macOfB || got[1].MAC != ownMAC {
 		t.Errorf("hosts\n%+v, want b and own", got)

@@ -156,6 +156,8 @@ func TestTAPAddresses(t *testing.T) {
 		return err
 	})
 
+	check(tap, []string{"fd00:2::1/64"}, "fd00:2::1/64")
+
 	tap.Close() // as a crash would leave it
 	again := openTAP(t, n, l2.TAPConfig{Name: "mesh0", MAC: macA, Persist: true})
 	check(again, []string{"fd00:3::1/64"}, "fd00:3::1/64")

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -135,8 +136,7 @@ func (t *TAP) SetAddresses(addrs []netip.Prefix) error {
 	var errs []error
 	for _, p := range addrs {
 		if there[p] {
-			t.set[p] = true
-			continue
+			continue // if it is not ours, it stays another's
 		}
 		if err := t.nl.AddrReplace(link, addrOf(p)); err != nil {
 			errs = append(errs, t.failed("add "+p.String()+" to tap", err))
@@ -174,8 +174,10 @@ func prefixOf(n *net.IPNet) netip.Prefix {
 }
 
 // holder finds the process that has the TAP name open, as " (pid 12, name)". Without
-// the right to look it is "".
+// the right to look it is "". Other namespaces may have a TAP of that name, too: a
+// process counts only in ours (or when it is this one).
 func holder(name string) string {
+	ours, _ := os.Readlink("/proc/thread-self/ns/net")
 	links, _ := filepath.Glob("/proc/[0-9]*/fdinfo/*")
 	for _, path := range links {
 		// fdinfo of a TUN descriptor has a line "iff:	mesh0".
@@ -184,6 +186,9 @@ func holder(name string) string {
 			continue
 		}
 		pid := strings.Split(path, "/")[2]
+		if theirs, _ := os.Readlink("/proc/" + pid + "/ns/net"); theirs != ours && pid != strconv.Itoa(os.Getpid()) {
+			continue
+		}
 		comm, _ := os.ReadFile("/proc/" + pid + "/comm")
 		return fmt.Sprintf(" (pid %s, %s)", pid, strings.TrimSpace(string(comm)))
 	}

@@ -215,8 +215,12 @@ func closeEndsRead(t *testing.T, device l2.Device, _ Host) {
 		frames := make([][]byte, 16)
 		close(reading)
 		for {
-			if _, err := device.Read(frames); err != nil {
+			switch n, err := device.Read(frames); {
+			case err != nil:
 				ended <- err
+				return
+			case n == 0:
+				ended <- errors.New("it returned without a frame")
 				return
 			}
 		}
