@@ -53,8 +53,9 @@ func TestConcurrentDataPath(t *testing.T) {
 					t.Error(err)
 				}
 				kp.MarkSent(testStart)
+				again := append([]byte(nil), packet...) // Open works in place
 				packets <- packet
-				packets <- append([]byte(nil), packet...)
+				packets <- again
 			}
 		})
 		receivers.Go(func() {
