@@ -206,13 +206,14 @@ func (n *Node) live(ctx context.Context, group *errgroup.Group) error {
 		}
 	}
 	var s *segment
+	var failed error
 	err = n.do(ctx, func() {
 		_, prefixes, mtu := n.state.dir.Network()
-		if s, err = n.openSegment(prefixes, mtu); err == nil {
+		if s, failed = n.openSegment(prefixes, mtu); failed == nil {
 			n.state.segment = s
 		}
 	})
-	if err != nil {
+	if err = firstOf(failed, err); err != nil {
 		return err
 	}
 	group.Go(func() error { return s.run(ctx, n) })
