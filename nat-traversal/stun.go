@@ -133,7 +133,10 @@ func mappedAddress(m *stun.Message) (ap netip.AddrPort, err error) {
 func decode(b []byte) (m *stun.Message, err error) {
 	defer recoverTo(&err)
 	if len(b) > maxMessage || len(b) < 20 || len(b)%4 != 0 || len(b) != 20+int(b[2])<<8+int(b[3]) {
-		return nil, fmt.Errorf("%w: size", ErrNotAnswer)
+		return nil, fmt.Errorf("parse STUN message: %d bytes do not fit the header", len(b))
+	}
+	if b[0]&0xc0 != 0 { // RFC 8489, section 5; the library looks away
+		return nil, fmt.Errorf("parse STUN message: type %x%02x", b[0], b[1])
 	}
 	m = stun.New()
 	if err := stun.Decode(b, m); err != nil {
