@@ -42,6 +42,10 @@ type Config struct {
 	// Verify checks the chain of the other side, revocations included. Any error
 	// refuses; whoever wants to let an expired member stay returns nil. Nil: Trust.Verify.
 	Verify func(chain []byte, now time.Time) (*keys.Certificate, error)
+
+	// Opens is how many opens an Initiator sends at most before a cookie comes
+	// back: few to an address that only hearsay knows. 0: as many as ten seconds take (7).
+	Opens int
 }
 
 // Result is whom a side has met.

@@ -381,6 +381,28 @@ func TestNoAnswer(t *testing.T) {
 	}
 }
 
+// To an address of hearsay few opens go, but one that sends cookies gets all.
+func TestFewOpens(t *testing.T) {
+	n := newNetwork(t)
+	cfg := n.member(t, "a")
+	cfg.Opens = 2
+	l := &link{t: t, i: newInitiator(t, cfg), src: source1()}
+	l.edit = func(Step, []byte) []byte { return nil }
+	if l.run(start()); !errors.Is(l.i.Err(), ErrNoAnswer) || len(l.wire) != 2 {
+		t.Errorf("%v after %d datagrams", l.i.Err(), len(l.wire))
+	}
+	l = &link{t: t, i: newInitiator(t, cfg), r: newResponder(t, n.member(t, "b")), src: source1()}
+	l.edit = func(step Step, msg []byte) []byte {
+		if step == StepAnswer && len(l.wire) < 10 {
+			return nil
+		}
+		return msg
+	}
+	if l.run(start()); l.i.Err() != nil {
+		t.Error(l.i.Err())
+	}
+}
+
 // Both ends start at once, and all four machines come to their end.
 func TestMeetingFromBothEnds(t *testing.T) {
 	n := newNetwork(t)

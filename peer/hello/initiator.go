@@ -33,6 +33,7 @@ type Initiator struct {
 	repeat     repeat
 
 	cookie [cookieLen]byte
+	opens  int  // sent before a cookie came back
 	prompt bool // whether a cookie may be answered at once: one for each open that Tick sent
 
 	handshake initiatorNoise
@@ -131,6 +132,10 @@ func (i *Initiator) current(now time.Time) []byte {
 		i.proofs++
 		return i.proof
 	}
+	if i.cfg.Opens > 0 && i.opens >= i.cfg.Opens && i.cookie == ([cookieLen]byte{}) {
+		return nil
+	}
+	i.opens++
 	i.prompt = true
 	return openMessage(i.connection, i.cookie, i.handshake.message)
 }

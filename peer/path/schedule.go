@@ -47,7 +47,7 @@ func (t *Table) Tick(now time.Time) (pings []Ping, wake time.Time) {
 
 // alarm rouses all other addresses when the active path has failed a test.
 func (t *Table) alarm(now time.Time) {
-	failing := t.active != nil && t.active.suspect(now) && t.active.lost > 0
+	failing := t.active != nil && t.active.suspect(now) && t.active.lostPongs > 0
 	if failing && !t.alarmed {
 		for _, c := range t.candidates {
 			if c != t.active {
@@ -160,8 +160,13 @@ func (t *Table) next(now time.Time) (wake time.Time) {
 		}
 		consider(c.overdue())
 	}
-	if a := t.active; a != nil && t.wanted && !a.waiting.IsZero() && !a.suspect(now) {
-		consider(a.waiting.Add(suspicion))
+	if a := t.active; a != nil && t.wanted && !a.suspect(now) {
+		if !a.waiting.IsZero() {
+			consider(a.waiting.Add(suspicion))
+		}
+		if !a.waitingPong.IsZero() {
+			consider(a.waitingPong.Add(deaf))
+		}
 	}
 	return wake
 }

@@ -42,7 +42,7 @@ var (
 // Message is what a probe carries.
 type Message struct {
 	Kind        Kind
-	Flags       uint8 // reserved; 0
+	Flags       uint8 // passed on as they are; PROTOCOL.md has their meaning
 	Transaction [12]byte
 	Observed    netip.AddrPort // in a pong: where the ping came from; may be the zero value
 }
