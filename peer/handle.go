@@ -64,6 +64,7 @@ func (e *Engine) handleProbe(d *datagram, now time.Time) {
 		r.paths.Learn(d.from, now)
 		if m.Flags&flagWant != 0 {
 			r.lastUsed.Store(now.UnixNano())
+			r.rekeyForOther(now)
 		}
 	case probe.Pong:
 		r.paths.Pong(d.from, m.Transaction, now)
@@ -73,6 +74,17 @@ func (e *Engine) handleProbe(d *datagram, now time.Time) {
 		}
 	}
 	r.advance(now)
+}
+
+// rekeyForOther makes new keys for a remote that asks for a session although we
+// have one: it has lost its own, by a restart. Without this our data would go
+// nowhere until WireGuard's 15 s without an answer are over.
+func (r *Remote) rekeyForOther(now time.Time) {
+	if r.session.SendKey() == nil || now.Before(r.rekeyAt) || now.Sub(r.session.Stats().LastHandshake) < time.Second {
+		return
+	}
+	r.rekeyAt = now.Add(time.Second)
+	r.act(r.session.Rekey(now), netip.AddrPort{}, now)
 }
 
 // handleHandshake takes WireGuard's messages 1 to 3.

@@ -103,6 +103,7 @@ type remoteControl struct {
 	wgWake     time.Time // the session's own deadline
 	heapIndex  int
 	observed   netip.AddrPort // how the remote sees us
+	rekeyAt    time.Time      // the earliest time to rekey again because the remote has lost its keys
 	wantSince  time.Time      // zero: no session is wanted
 	helloAt    time.Time      // when the next hello may go
 	helloWait  time.Duration
@@ -283,8 +284,9 @@ func (r *Remote) wanted(now time.Time) bool {
 		r.wantSince = now
 		r.helloAt, r.helloWait = now.Add(helloAfter), helloEvery
 	case !want && !r.wantSince.IsZero():
+		// Its keys go by themselves when they are 180 s old, and nothing makes
+		// new ones. Until then the other side may still send.
 		r.wantSince = time.Time{}
-		r.act(r.session.Expire(now), netip.AddrPort{}, now)
 	}
 	return want
 }
@@ -435,6 +437,7 @@ func earliest(times ...time.Time) time.Time {
 func (r *Remote) Rest() {
 	r.engine.call(func(now time.Time) {
 		r.lastUsed.Store(0)
+		r.act(r.session.Expire(now), netip.AddrPort{}, now)
 		r.advance(now)
 	})
 }
