@@ -158,13 +158,25 @@ func (e *end) remove() error {
 	return nil
 }
 
-// carries reports whether the link has carrier and a queue, or is gone, or has been set down: nothing to wait for.
+// carries reports whether there is nothing to wait for: the link has carrier and a queue, and its addresses are in use;
+// or it is gone, or has been set down.
 func (e *end) carries() bool {
 	l, err := e.ns.link.LinkByIndex(e.index)
-	if err != nil {
+	if err != nil || l.Attrs().Flags&net.FlagUp == 0 {
 		return true
 	}
-	return l.Attrs().OperState == netlink.OperUp || l.Attrs().Flags&net.FlagUp == 0
+	if l.Attrs().OperState != netlink.OperUp {
+		return false
+	}
+	// Also without detection of duplicates the kernel takes an address into use a little later than it accepts it.
+	addrs, err := e.ns.link.AddrList(l, netlink.FAMILY_V6)
+	return err == nil && !slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.Flags&unix.IFA_F_TENTATIVE != 0 })
+}
+
+// silent reports whether the system knows that the carrier is gone.
+func (e *end) silent() bool {
+	l, err := e.ns.link.LinkByIndex(e.index)
+	return err != nil || l.Attrs().OperState == netlink.OperDown || l.Attrs().OperState == netlink.OperLowerLayerDown
 }
 
 // setAddrs makes addrs the addresses of the interface that the lab has given it. Others are left alone.
@@ -188,6 +200,9 @@ func (e *end) setAddrs(addrs ...netip.Prefix) error {
 		}
 	}
 	e.addrs = slices.Clone(addrs)
+	if e.name != lanName && e.name != "lo" { // a LAN without hosts has no carrier
+		e.ns.lab.await(*e)
+	}
 	return nil
 }
 

@@ -179,27 +179,39 @@ func (h *Host) Move(to *Site) error {
 			}
 			return h.lab.ready(context.Background())
 		}
-		port, err := n.far.link()
-		if err != nil {
-			return err
-		}
-		if err := n.far.ns.link.LinkSetNsFd(port, to.ns.fd); err != nil {
-			return fmt.Errorf("carry %s to %q: %w", n.far.name, to.name, err)
-		}
-		n.site.release(n)
-		far, err := h.lab.open(plug{ns: to.ns, name: n.far.name})
-		if err != nil {
+		if err := n.carryTo(to); err != nil {
 			return err
 		}
 		if err := n.setFamily(to.cfg.V6); err != nil {
 			return err
 		}
-		if err := to.take(n, far); err != nil {
+		if err := to.take(n, n.far); err != nil {
 			return err
 		}
 		h.lab.await(n.end)
 		return h.lab.ready(context.Background())
 	})
+}
+
+// carryTo takes the far end of the interface's cable from one site to another, and waits on the way until the host has
+// noticed: the kernel reports a change of carrier up to a second late, and one that is short never.
+func (n *nic) carryTo(to *Site) error {
+	port, err := n.far.link()
+	if err != nil {
+		return err
+	}
+	if err := n.far.ns.link.LinkSetDown(port); err != nil { // for the case that it is the same site
+		return fmt.Errorf("unplug %s: %w", n.far.name, err)
+	}
+	if err := n.far.ns.link.LinkSetNsFd(port, to.ns.fd); err != nil {
+		return fmt.Errorf("carry %s to %q: %w", n.far.name, to.name, err)
+	}
+	n.site.release(n)
+	if err := poll(context.Background(), n.silent); err != nil {
+		return fmt.Errorf("wait for %s to lose its carrier: %w", n.name, err)
+	}
+	n.far, err = to.lab.open(plug{ns: to.ns, name: n.far.name})
+	return err
 }
 
 // setFamily turns IPv6 on the interface on or off.
@@ -247,7 +259,7 @@ func (h *Host) SetLink(link Link) error {
 	})
 }
 
-// LinkDown takes the carrier from an interface (eth0).
+// LinkDown takes the carrier from an interface, and returns when the host has noticed.
 func (h *Host) LinkDown(name string) error { return h.setCarrier(name, false) }
 
 // LinkUp gives the carrier back and waits until the link carries.
@@ -265,7 +277,10 @@ func (h *Host) setCarrier(name string, up bool) error {
 			return err
 		}
 		if !up {
-			return n.far.ns.link.LinkSetDown(far)
+			if err := n.far.ns.link.LinkSetDown(far); err != nil {
+				return err
+			}
+			return poll(context.Background(), n.silent)
 		}
 		if err := n.far.ns.link.LinkSetUp(far); err != nil {
 			return err

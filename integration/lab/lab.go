@@ -90,28 +90,43 @@ func (l *Lab) Ready(ctx context.Context) error {
 	return l.ready(ctx)
 }
 
-// ready is Ready with the lock held. A link is ready when the kernel has given it a queue: what is sent before is dropped silently.
+// ready is Ready with the lock held. A link is ready when the kernel has given it a queue: what is sent before is dropped
+// silently.
 func (l *Lab) ready(ctx context.Context) error {
 	if l.err != nil || len(l.pending) == 0 {
 		return l.err
+	}
+	err := poll(ctx, func() bool {
+		for len(l.pending) > 0 && l.pending[0].carries() {
+			l.pending = l.pending[1:]
+		}
+		return len(l.pending) == 0
+	})
+	if err != nil {
+		e := l.pending[0]
+		return fmt.Errorf("lab: wait for link %s of %s: %w", e.name, e.ns.name, err)
+	}
+	l.pending = nil
+	return nil
+}
+
+// poll waits for a condition that the kernel brings about.
+func poll(ctx context.Context, holds func() bool) error {
+	if holds() {
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, carrierTimeout)
 	defer cancel()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		for len(l.pending) > 0 && l.pending[0].carries() {
-			l.pending = l.pending[1:]
-		}
-		if len(l.pending) == 0 {
-			l.pending = nil
-			return nil
-		}
 		select {
 		case <-ctx.Done():
-			e := l.pending[0]
-			return fmt.Errorf("lab: wait for link %s of %s: %w", e.name, e.ns.name, ctx.Err())
+			return ctx.Err()
 		case <-tick.C:
+			if holds() {
+				return nil
+			}
 		}
 	}
 }

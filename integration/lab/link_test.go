@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"context"
 	"net/netip"
 	"testing"
 	"time"
@@ -106,17 +107,23 @@ func TestLinkCheck(t *testing.T) {
 
 func TestLinkDelay(t *testing.T) {
 	l := newLab(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
 	n := l.Internet("isp")
 	a := n.Host("a", HostConfig{Link: Link{Delay: 10 * time.Millisecond}})
 	b := n.Site("site", SiteConfig{NAT: Home, Link: Link{Delay: 5 * time.Millisecond}}).Host("b")
 	for _, to := range []netip.Addr{a.Addr4(), a.Addr6()} {
-		s, err := b.Ping(t.Context(), to, 20, PingOptions{Interval: 5 * time.Millisecond})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Log(to, s)
-		if s.Lost() > 0 || s.MinRTT < 30*time.Millisecond || s.MinRTT > 36*time.Millisecond {
-			t.Errorf("to %v: %v; want 30 ms and none lost", to, s)
+		// The delay is never shorter. A busy machine makes it longer, so that the best of some rounds counts.
+		for best := time.Hour; best > 34*time.Millisecond; {
+			s, err := b.Ping(ctx, to, 20, PingOptions{Interval: 5 * time.Millisecond})
+			if err != nil {
+				t.Fatalf("the shortest round trip in time takes %v: %v", best, err)
+			}
+			t.Log(to, s)
+			if s.Lost() > 0 || s.MinRTT < 30*time.Millisecond {
+				t.Fatalf("to %v: %v; want 30 ms and none lost", to, s)
+			}
+			best = min(best, s.MinRTT)
 		}
 	}
 }
