@@ -23,7 +23,7 @@
 // snapshot without a lock.
 //
 // Frames and their tags pass byte by byte as they are. Tables are keyed by the
-// outermost VLAN identifier and the MAC address.
+// outermost VLAN identifier (priority tags name none) and the MAC address.
 //
 // Cutting and merging of super-frames belongs between Device and Switch, in the
 // TAP's Read and Write. Plugs (VDE, QEMU) and a bridged TAP are further local

@@ -28,13 +28,14 @@ const (
 // Frames carry no FCS.
 type Header struct {
 	Dst, Src  MAC
-	VLAN      uint16 // of the outermost tag; 0 for untagged and priority-tagged frames
+	VLAN      uint16 // of the outermost tag that names one; 0 for untagged and priority-tagged frames
 	EtherType uint16 // behind at most two tags; below 1536 it is an 802.3 length
 	Payload   int    // offset of what follows the EtherType
 }
 
 // ParseHeader reads the Ethernet header of frame. It reports false when the header
-// or a tag in it is cut off.
+// or a tag in it is cut off, and when a tag stands behind two that name no VLAN: hosts
+// strip priority tags, so what is behind them must not escape the check.
 func ParseHeader(frame []byte) (h Header, ok bool) {
 	if len(frame) < headerLen {
 		return Header{}, false
@@ -47,11 +48,14 @@ func ParseHeader(frame []byte) (h Header, ok bool) {
 		if len(frame) < h.Payload+tagLen {
 			return Header{}, false
 		}
-		if tags == 0 {
-			h.VLAN = binary.BigEndian.Uint16(frame[14:16]) & vidMask
+		if h.VLAN == 0 {
+			h.VLAN = binary.BigEndian.Uint16(frame[h.Payload:]) & vidMask
 		}
 		h.EtherType = binary.BigEndian.Uint16(frame[h.Payload+2:])
 		h.Payload += tagLen
+	}
+	if h.VLAN == 0 && isTag(h.EtherType) {
+		return Header{}, false
 	}
 	return h, true
 }

@@ -42,6 +42,9 @@ func TestParseHeader(t *testing.T) {
 		"highest VID":         {toUnicast + "8100 ffff 0800", Header{dst, src, 4095, 0x0800, 18}, true},
 		"outer tag decides":   {toUnicast + "88a8 0007 8100 0009 0800 45", Header{dst, src, 7, 0x0800, 22}, true},
 		"three tags":          {toUnicast + "88a8 0007 8100 0009 8100 0001 0800", Header{dst, src, 7, 0x8100, 22}, true},
+		"tag behind priority": {toUnicast + "8100 e000 8100 0009 0800 45", Header{dst, src, 9, 0x0800, 22}, true},
+		"two priority tags":   {toUnicast + "8100 e000 8100 2000 0800 45", Header{dst, src, 0, 0x0800, 22}, true},
+		"tag behind two":      {toUnicast + "8100 e000 8100 2000 8100 0009 0800", Header{}, false},
 		"empty":               {"", Header{}, false},
 		"runt":                {toUnicast + "08", Header{}, false},
 		"tag without content": {toUnicast + "8100", Header{}, false},
@@ -72,19 +75,25 @@ func FuzzParseHeader(f *testing.F) {
 		if !bytes.Equal(frame, before) {
 			t.Fatal("the frame was changed")
 		}
-		if ok != (len(frame) >= 14 && h.Payload <= len(frame) && h.Payload >= 14) {
-			t.Fatalf("%+v, %v of %d bytes", h, ok, len(frame))
-		}
 		if !ok {
 			return
+		}
+		if h.Payload < 14 || h.Payload > len(frame) {
+			t.Fatalf("%+v of %d bytes", h, len(frame))
 		}
 		p := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.NoCopy)
 		eth := p.Layer(layers.LayerTypeEthernet).(*layers.Ethernet)
 		if MAC(eth.DstMAC) != h.Dst || MAC(eth.SrcMAC) != h.Src {
 			t.Fatalf("addresses %v %v, gopacket says %v %v", h.Dst, h.Src, eth.DstMAC, eth.SrcMAC)
 		}
-		if tag, tagged := p.Layer(layers.LayerTypeDot1Q).(*layers.Dot1Q); tagged && tag.VLANIdentifier != h.VLAN {
-			t.Fatalf("VLAN %d, gopacket says %d", h.VLAN, tag.VLANIdentifier)
+		var vlan uint16
+		for _, layer := range p.Layers() {
+			if tag, ok := layer.(*layers.Dot1Q); ok && vlan == 0 {
+				vlan = tag.VLANIdentifier
+			}
+		}
+		if vlan != h.VLAN {
+			t.Fatalf("VLAN %d, gopacket says %d", h.VLAN, vlan)
 		}
 	})
 }

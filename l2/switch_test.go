@@ -347,6 +347,11 @@ func TestVLANs(t *testing.T) {
 			t.Errorf("VLAN %d from %q to %s: %q, want %q", s.vlan, s.from, s.dst, got, s.want)
 		}
 	}
+	hop := eth(ownMAC, macOfB, 5) // hosts strip the priority tag and find the other
+	hop = slices.Concat(hop[:12], []byte{0x81, 0, 0xe0, 0}, hop[12:])
+	if got := r.send("b", hop); got != "!vlan" {
+		t.Errorf("a tag behind a priority tag: %q", got)
+	}
 	r.sw.SetOwn(Allow{MAC: ownMAC, VLANs: []uint16{6}})
 	if got := r.send("", eth(broadcast, ownMAC, 5)); got != "!vlan" {
 		t.Errorf("a tag that we may not use: %q", got)
