@@ -82,7 +82,11 @@ func open(dir string, root *os.Root) (*Store, error) {
 
 // makeDir creates the directory, and its name durably.
 func makeDir(dir string) error {
-	if _, err := os.Stat(dir); err == nil || !errors.Is(err, fs.ErrNotExist) {
+	info, err := os.Stat(dir)
+	if err == nil && !info.IsDir() {
+		return fmt.Errorf("%s: %w", dir, syscall.ENOTDIR)
+	}
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -357,8 +361,8 @@ func (s *Store) LoadOrCreateIdentity() (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load %s from %s: %w", identityName, s.dir, err)
 	}
-	if len(g.damaged) > 0 { // it is written once only: mend it now
-		err = s.save(identityName, g.body)
+	if g.gen == 1 || len(g.damaged) > 0 {
+		err = s.save(identityName, g.body) // nothing else would write the second copy
 	}
 	return identity, err
 }
