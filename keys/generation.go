@@ -75,17 +75,17 @@ func decodeGeneration(name string, b []byte) (gen uint64, body []byte, err error
 type generations struct {
 	gen  uint64 // the highest that is whole; 0: none
 	body []byte
-	file string // that holds it
 
 	// damaged lists files that should hold a generation and do not. Perhaps
 	// they held a newer one.
 	damaged []string
 }
 
-// readGenerations looks at all three files of a name.
+// readGenerations looks at both slots of a name. A temporary file does not count
+// until settle has put it into its slot: before, it is not durable.
 func readGenerations(d disk, name string) (generations, error) {
 	var g generations
-	for _, file := range []string{name + ".a", name + ".b", temporary(name)} {
+	for _, file := range []string{name + ".a", name + ".b"} {
 		b, err := d.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -94,13 +94,11 @@ func readGenerations(d disk, name string) (generations, error) {
 			return g, err
 		}
 		gen, body, err := decodeGeneration(name, b)
-		switch isTemporary := file == temporary(name); {
-		case err != nil && isTemporary:
-			continue // a write that did not end
-		case err != nil, !isTemporary && slot(name, gen) != file:
+		switch {
+		case err != nil, slot(name, gen) != file:
 			g.damaged = append(g.damaged, file)
 		case gen > g.gen:
-			g.gen, g.body, g.file = gen, body, file
+			g.gen, g.body = gen, body
 		}
 	}
 	if g.gen > 1 && len(g.damaged) == 0 {
@@ -127,9 +125,6 @@ func writeGeneration(d disk, name string, body []byte) error {
 	if len(body) > maxBody {
 		return fmt.Errorf("%d bytes, at most %d", len(body), maxBody)
 	}
-	if err := settle(d, name); err != nil {
-		return err
-	}
 	g, err := readGenerations(d, name)
 	if err != nil {
 		return err
@@ -141,22 +136,37 @@ func writeGeneration(d disk, name string, body []byte) error {
 	return place(d, name, gen)
 }
 
-// settle ends a write that a crash or an error has left between sync and
-// rename: the temporary file may be the only copy of what has been read already,
-// and the next write would begin by emptying it.
+// settle ends a write that a crash has left between sync and rename: it may have
+// been acknowledged, its rename being all that was lost, and the next write would
+// begin by emptying it. It comes before the first read. What is not whole was never acknowledged and stays where
+// the next write replaces it.
 func settle(d disk, name string) error {
-	g, err := readGenerations(d, name)
-	if err != nil || g.file != temporary(name) {
+	b, err := d.ReadFile(temporary(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	f, err := d.OpenFile(g.file, os.O_APPEND)
+	gen, _, err := decodeGeneration(name, b)
+	if err != nil {
+		return nil
+	}
+	g, err := readGenerations(d, name)
+	if err != nil && !errors.Is(err, ErrCorrupt) {
+		return err
+	}
+	if gen <= g.gen {
+		return nil
+	}
+	f, err := d.OpenFile(temporary(name), os.O_APPEND)
 	if err != nil {
 		return err
 	}
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return place(d, name, g.gen)
+	return place(d, name, gen)
 }
 
 // place moves the temporary file into the slot of its generation.

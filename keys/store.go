@@ -27,8 +27,8 @@ const (
 )
 
 // Store is a node's state directory, locked for this process. All methods are
-// safe for concurrent use. Whatever a method has returned nil for survives a
-// kill and a loss of power.
+// safe for concurrent use. What has been saved, appended or counted without error
+// survives a kill and a loss of power.
 type Store struct {
 	dir  string
 	root *os.Root
@@ -147,7 +147,7 @@ func (s *Store) recover() error {
 		if !isTemporary || validStateName(name) != nil {
 			continue
 		}
-		if err := settle(s.disk, name); err != nil && !errors.Is(err, ErrCorrupt) {
+		if err := settle(s.disk, name); err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
 	}
@@ -206,7 +206,7 @@ func ours(file string) bool {
 func validStateName(name string) error { return ValidateName(name) }
 
 // Save makes body the newest generation of name. It returns nil only when that
-// is durable; after an error, Load gives the one before or, rarely, the new one.
+// is durable. After an error, Load gives the one before or the one that failed.
 func (s *Store) Save(name string, body []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
