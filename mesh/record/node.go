@@ -18,8 +18,9 @@ const (
 	MaxSoftware  = 32
 )
 
-// maxNodeBody leaves room for the envelope: array and byte-string heads, owner, version and signature.
-const maxNodeBody = MaxSize - 110
+// maxNodeBody keeps a trimmed node's record within 1,000 bytes: the envelope takes at most 117 (heads, owner, version,
+// signature).
+const maxNodeBody = 880
 
 // EndpointKind says how an endpoint was found.
 type EndpointKind uint8
