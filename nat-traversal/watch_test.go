@@ -17,32 +17,30 @@ func TestCoalesce(t *testing.T) {
 			defer close(done)
 			coalesce(events, func() { emitted = append(emitted, time.Since(begin)) })
 		}()
-		for range 20 { // within 40 ms
-			signal(events)
-			time.Sleep(2 * time.Millisecond)
+		story := func(changes int, gap time.Duration) []time.Duration {
+			time.Sleep(10 * time.Second) // quiet
+			synctest.Wait()
+			emitted, begin = nil, time.Now()
+			for range changes {
+				signal(events)
+				time.Sleep(gap)
+			}
+			time.Sleep(5 * time.Second)
+			synctest.Wait()
+			return emitted
 		}
-		time.Sleep(10 * time.Second)
-		if len(emitted) != 1 || emitted[0] != settleFirst {
-			t.Errorf("a burst was emitted at %v", emitted)
+		if e := story(20, 2*time.Millisecond); len(e) != 1 || e[0] != settleFirst {
+			t.Errorf("a burst was emitted at %v", e)
 		}
-		emitted, begin = nil, time.Now()
-		for range 6000 { // a minute
-			signal(events)
-			time.Sleep(10 * time.Millisecond)
+		if e := story(6000, 10*time.Millisecond); len(e) < 50 || len(e) > 75 || e[len(e)-1] < time.Minute {
+			t.Errorf("a minute of changes was emitted %d times, last at %v", len(e), e[len(e)-1])
 		}
-		if n := len(emitted); n < 50 || n > 75 {
-			t.Errorf("a minute of changes was emitted %d times", n)
-		}
-		time.Sleep(10 * time.Second)
-		emitted, begin = nil, time.Now()
-		signal(events)
-		time.Sleep(time.Second)
-		if len(emitted) != 1 || emitted[0] != settleFirst {
-			t.Errorf("a change after a quiet time was emitted at %v", emitted)
+		if e := story(1, 0); len(e) != 1 || e[0] != settleFirst {
+			t.Errorf("a change after a quiet time was emitted at %v", e)
 		}
 		signal(events)
 		synctest.Wait()
-		close(events)
-		<-done // also while waiting
+		close(events) // while it waits
+		<-done
 	})
 }
