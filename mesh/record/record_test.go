@@ -282,8 +282,8 @@ func TestOtherEncodingsAreRefused(t *testing.T) {
 	}
 	for name, body := range map[string]any{
 		"endpoint twice":     wireNode{Endpoints: []wireEndpoint{ab[0], ab[0]}, Bindings: []wireBinding{}},
-		"null list":          wireNode{Endpoints: ab},
-		"null IPs":           wireNode{Endpoints: ab, Bindings: []wireBinding{{MAC: [6]byte{2}}}},
+		"null list":          []any{nil, []any{}, "", 0},
+		"null IPs":           []any{[]any{}, []any{[]any{[]byte{2, 0, 0, 0, 0, 0}, nil}}, "", 0},
 		"IPv4 in IPv6":       wireNode{Endpoints: []wireEndpoint{{Kind: 1, IP: append(make([]byte, 10), 255, 255, 192, 0, 2, 1), Port: 1}}, Bindings: []wireBinding{}},
 		"address of 5 bytes": wireNode{Endpoints: []wireEndpoint{{Kind: 1, IP: make([]byte, 5), Port: 1}}, Bindings: []wireBinding{}},
 		"unknown field":      []any{[]any{}, []any{}, "", 0, "more"},
