@@ -45,3 +45,44 @@ func TestConformance(t *testing.T) {
 		})
 	}
 }
+
+// BenchmarkLoopback sends and receives 48 datagrams of 1300 bytes, as one group
+// and singly.
+func BenchmarkLoopback(b *testing.B) {
+	for _, c := range []struct {
+		name string
+		opts udp.Options
+	}{{"groups", udp.Options{}}, {"batches", udp.Options{NoGSO: true, NoGRO: true}}, {"single", udp.Options{NoGSO: true, NoGRO: true, NoBatch: true}}} {
+		b.Run(c.name, func(b *testing.B) {
+			from, err := udp.Listen(loopback(false), c.opts)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer from.Close()
+			to, err := udp.Listen(loopback(false), c.opts)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer to.Close()
+			const size, total = 1300, 48 * 1300
+			out := []udp.Packet{{Addr: to.LocalAddr(), Data: make([]byte, total), Seg: size}}
+			in := make([]udp.Packet, 64)
+			b.SetBytes(total)
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := from.Send(out); err != nil {
+					b.Fatal(err)
+				}
+				for got := 0; got < total; {
+					n, err := to.Receive(in)
+					if err != nil {
+						b.Fatal(err)
+					}
+					for _, p := range in[:n] {
+						got += len(p.Data)
+					}
+				}
+			}
+		})
+	}
+}
