@@ -10,6 +10,7 @@ import (
 	"meshd/keys"
 	"meshd/l2"
 	"meshd/mesh/directory"
+	"meshd/nat-traversal"
 	"meshd/peer"
 )
 
@@ -178,7 +179,9 @@ func (n *Node) endpointsOf(d *directory.Member) []netip.AddrPort {
 	var list []netip.AddrPort
 	if d.Node != nil {
 		for _, e := range d.Node.Endpoints {
-			list = append(list, e.Addr)
+			if traversal.UsableEndpoint(e.Addr) {
+				list = append(list, e.Addr)
+			}
 		}
 	}
 	if last, ok := n.state.lastGood[d.ID]; ok && !slices.Contains(list, last) {
@@ -221,6 +224,11 @@ func (n *Node) reconcileSegment() {
 			return
 		}
 		s.addresses = own
+		n.engine.Exclude(prefixes)
+	}
+	if d := n.state.dir.Member(n.identity.Public().ID()); d != nil && d.Certificate.Roles.String() != s.roles {
+		s.roles = d.Certificate.Roles.String()
+		s.sw.SetOwn(allowFor(d))
 	}
 	if s.names == nil {
 		return

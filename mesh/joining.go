@@ -253,8 +253,7 @@ func (n *Node) completeJoin(ctx context.Context, j *joining) error {
 	if doErr := n.do(ctx, func() { err = n.adopt(m) }); doErr != nil {
 		return doErr
 	}
-	n.engine.SetHello(n.hello())
-	return err
+	return errors.Join(err, n.engine.SetHello(n.hello()))
 }
 
 // checkEntries says hello to the entry points of a node that is a member

@@ -121,6 +121,7 @@ type segment struct {
 	names  *names.Server
 	mac    l2.MAC
 
+	roles     string                  // ours, as last told to the switch
 	addresses []netip.Prefix          // as last set
 	named     map[string][]netip.Addr // as last told to names
 }

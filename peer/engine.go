@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,6 +67,8 @@ type Engine struct {
 	observer Observer
 	log      *slog.Logger
 	now      func() time.Time
+	base     time.Time // stamps count from here, so that a step of the wall clock does not touch them
+	excluded atomic.Pointer[[]netip.Prefix]
 
 	keys   atomic.Pointer[map[uint32]keyEntry] // by receiver index; replaced whole
 	counts Counts
@@ -114,6 +117,8 @@ func New(cfg Config) (*Engine, error) {
 		kick:       make(chan struct{}, 1),
 	}
 	now := e.now()
+	e.base = now.Add(-time.Hour)
+	e.excluded.Store(&[]netip.Prefix{})
 	responder, err := hello.NewResponder(cfg.Hello, now)
 	if err != nil {
 		return nil, fmt.Errorf("prepare hello: %w", err)
@@ -179,6 +184,29 @@ func (e *Engine) loop(ctx context.Context) error {
 		}
 		timer.Reset(e.untilNext())
 	}
+}
+
+// stamp is a time as nanoseconds on the monotonic clock, for atomics; never 0.
+func (e *Engine) stamp(t time.Time) int64 { return int64(t.Sub(e.base)) }
+
+// at is the inverse of stamp.
+func (e *Engine) at(stamp int64) time.Time { return e.base.Add(time.Duration(stamp)) }
+
+// Exclude names the prefixes of the overlay: nothing is sent to an address in
+// them and nothing taken from one, so that the mesh is never its own underlay.
+func (e *Engine) Exclude(prefixes []netip.Prefix) {
+	list := slices.Clone(prefixes)
+	e.excluded.Store(&list)
+}
+
+// inside reports whether an address belongs to the overlay.
+func (e *Engine) inside(a netip.Addr) bool {
+	for _, p := range *e.excluded.Load() {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
 }
 
 // locked runs f and everything that is due under the control lock, and after

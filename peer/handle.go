@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"crypto/rand"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -9,6 +10,9 @@ import (
 	"meshd/peer/probe"
 	"meshd/peer/wireguard"
 )
+
+// askEvery bounds how often a wish for a session is checked.
+const askEvery = 200 * time.Millisecond
 
 // datagram is one that waits for the engine's goroutine.
 type datagram struct {
@@ -63,17 +67,33 @@ func (e *Engine) handleProbe(d *datagram, now time.Time) {
 		e.send(d.from, r.pair.Append(nil, pong, probe.Hour(now), 0))
 		r.paths.Learn(d.from, now)
 		if m.Flags&flagWant != 0 {
-			r.lastUsed.Store(now.UnixNano())
-			r.rekeyForOther(now)
+			r.ask(d.from, now)
 		}
 	case probe.Pong:
 		r.paths.Pong(d.from, m.Transaction, now)
+		if r.asked != ([12]byte{}) && m.Transaction == r.asked {
+			r.asked = [12]byte{}
+			r.lastUsed.Store(e.stamp(now))
+			r.rekeyForOther(now)
+		}
 		if m.Observed.IsValid() && m.Observed != r.observed {
 			r.observed = m.Observed
 			e.control.later = append(e.control.later, func() { e.observer.Changed(r) })
 		}
 	}
 	r.advance(now)
+}
+
+// ask makes sure that a ping that wants a session is no replay: a tag is good
+// for hours, the answer to a fresh ping proves that the remote is there now.
+func (r *Remote) ask(from netip.AddrPort, now time.Time) {
+	if now.Before(r.askAt) {
+		return
+	}
+	r.askAt = now.Add(askEvery)
+	_, _ = rand.Read(r.asked[:]) // never fails (crypto/rand)
+	ping := probe.Message{Kind: probe.Ping, Transaction: r.asked}
+	r.engine.send(from, r.pair.Append(nil, ping, probe.Hour(now), 0))
 }
 
 // rekeyForOther makes new keys for a remote that asks for a session although we
@@ -168,7 +188,7 @@ func (e *Engine) initiation(msg []byte, from netip.AddrPort, now time.Time) {
 		e.counts.HandshakesRefused.Add(1)
 		return
 	}
-	r.lastUsed.Store(now.UnixNano())
+	r.lastUsed.Store(e.stamp(now))
 	r.act(out, from, now)
 	r.paths.Learn(from, now)
 	r.advance(now)

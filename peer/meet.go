@@ -44,11 +44,12 @@ func (e *Engine) Meet(ctx context.Context, to netip.AddrPort, cfg hello.Config) 
 
 // SetHello changes what this node shows and accepts in a hello, after it has
 // joined or renewed its certificate.
-func (e *Engine) SetHello(cfg hello.Config) {
+func (e *Engine) SetHello(cfg hello.Config) (err error) {
 	e.call(func(time.Time) {
 		e.control.helloCfg = cfg
-		e.control.responder.SetConfig(cfg)
+		err = e.control.responder.SetConfig(cfg)
 	})
+	return err
 }
 
 func (e *Engine) meet(to netip.AddrPort, cfg hello.Config, now time.Time, done func(*hello.Result, error)) (*hello.Initiator, error) {
@@ -155,13 +156,10 @@ func (r *Remote) greet(wanted bool, now time.Time) {
 	if cfg.Chain == nil {
 		return
 	}
-	sent := 0
+	cfg.Opens = 1 // it shares the budget of an address that has not answered
 	for _, p := range r.paths.Snapshot() {
-		if sent == 3 {
-			return
-		}
-		if _, err := r.engine.meet(p.Addr, cfg, now, nil); err == nil {
-			sent++
+		if r.paths.Afford(p.Addr, now) {
+			_, _ = r.engine.meet(p.Addr, cfg, now, nil) // its end is told to the observer
 		}
 	}
 }

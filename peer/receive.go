@@ -26,6 +26,7 @@ type receiver struct {
 	engine *Engine
 	conn   udp.Conn
 	now    time.Time
+	stamp  int64       // of now
 	sinks  []FrameSink // that got frames in this batch
 }
 
@@ -43,6 +44,7 @@ func (e *Engine) receive(ctx context.Context, conn udp.Conn) error {
 			return err
 		}
 		rx.now = e.now()
+		rx.stamp = e.stamp(rx.now)
 		for i := range pkts[:n] {
 			rx.packet(&pkts[i])
 		}
@@ -52,6 +54,10 @@ func (e *Engine) receive(ctx context.Context, conn udp.Conn) error {
 
 // packet takes a run of datagrams apart.
 func (rx *receiver) packet(p *udp.Packet) {
+	if rx.engine.inside(p.Addr.Addr()) {
+		rx.engine.counts.FromOverlay.Add(1)
+		return
+	}
 	data := p.Data
 	for len(data) > 0 {
 		n := len(data)
@@ -123,14 +129,14 @@ func (rx *receiver) transport(b []byte, from netip.AddrPort) {
 // path: an address that is not the path's is left to the engine to probe.
 func (rx *receiver) heard(r *Remote, from netip.AddrPort) {
 	if to := r.route.Load(); to != nil && to.addr == from {
-		to.heard.Store(rx.now.UnixNano())
+		to.heard.Store(rx.stamp)
 		return
 	}
 	if old := r.strange.Load(); old == nil || *old != from {
 		r.strange.Store(&from)
 	}
-	if last := r.strangeAt.Load(); rx.now.UnixNano()-last > int64(50*time.Millisecond) {
-		r.strangeAt.Store(rx.now.UnixNano())
+	if last := r.strangeAt.Load(); rx.stamp-last > int64(50*time.Millisecond) {
+		r.strangeAt.Store(rx.stamp)
 		rx.engine.attend(r)
 	}
 }
@@ -147,7 +153,7 @@ func (rx *receiver) body(r *Remote, kind inner.Kind, body []byte) {
 		}
 		r.pieceMu.Unlock()
 	case inner.KindControl:
-		r.lastUsed.Store(rx.now.UnixNano())
+		r.lastUsed.Store(rx.stamp)
 		rx.engine.observer.Control(r, body)
 	default:
 		rx.engine.counts.Malformed.Add(1)
@@ -164,7 +170,7 @@ func (rx *receiver) frame(r *Remote, frame []byte) {
 		r.drops.Add(1)
 		return
 	}
-	r.lastUsed.Store(rx.now.UnixNano())
+	r.lastUsed.Store(rx.stamp)
 	r.rxBytes.Add(uint64(len(frame)))
 	(*sink).Receive(frame)
 	for _, s := range rx.sinks {

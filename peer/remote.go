@@ -66,7 +66,7 @@ type Remote struct {
 	session  *wireguard.Session // only SendKey without the control lock
 	route    atomic.Pointer[route]
 	sink     atomic.Pointer[FrameSink]
-	lastUsed atomic.Int64 // unix nanoseconds; frames and control messages, both ways
+	lastUsed atomic.Int64 // Engine.stamp, 0: never; frames and control messages, both ways
 	attended atomic.Bool
 
 	tickSession atomic.Bool // a mark on a key asked for Session.Tick
@@ -103,6 +103,8 @@ type remoteControl struct {
 	wgWake     time.Time // the session's own deadline
 	heapIndex  int
 	observed   netip.AddrPort // how the remote sees us
+	asked      [12]byte       // transaction of the ping that checks a wish for a session
+	askAt      time.Time      // the earliest time for another
 	rekeyAt    time.Time      // the earliest time to rekey again because the remote has lost its keys
 	wantSince  time.Time      // zero: no session is wanted
 	helloAt    time.Time      // when the next hello may go
@@ -142,11 +144,12 @@ func (e *Engine) setRemote(spec Spec, now time.Time) (*Remote, error) {
 	return r, nil
 }
 
-// reachable leaves out addresses of a family that this node has no socket for.
+// reachable leaves out addresses of a family that this node has no socket for,
+// and those of the overlay.
 func (e *Engine) reachable(addrs []netip.AddrPort) []netip.AddrPort {
 	var out []netip.AddrPort
 	for _, a := range addrs {
-		if e.connFor(a.Addr()) != nil {
+		if e.connFor(a.Addr()) != nil && !e.inside(a.Addr()) {
 			out = append(out, a)
 		}
 	}
@@ -230,7 +233,7 @@ func (r *Remote) Class() Class { return Class(r.class.Load()) }
 
 // Want asks for a session, as a waiting frame does.
 func (r *Remote) Want() {
-	r.lastUsed.Store(r.engine.now().UnixNano())
+	r.lastUsed.Store(r.engine.stamp(r.engine.now()))
 	r.engine.attend(r)
 }
 
@@ -278,7 +281,7 @@ func (r *Remote) advance(now time.Time) {
 // wanted reports whether a session should exist.
 func (r *Remote) wanted(now time.Time) bool {
 	used := r.lastUsed.Load()
-	want := used != 0 && now.UnixNano()-used < int64(idleAfter)
+	want := used != 0 && r.engine.stamp(now)-used < int64(idleAfter)
 	switch {
 	case want && r.wantSince.IsZero():
 		r.wantSince = now
@@ -295,15 +298,15 @@ func (r *Remote) wanted(now time.Time) bool {
 func (r *Remote) feedPaths(now time.Time) {
 	if to := r.route.Load(); to != nil {
 		if t := to.heard.Load(); t != 0 {
-			r.paths.Heard(to.addr, time.Unix(0, t))
+			r.paths.Heard(to.addr, r.engine.at(t))
 		}
 		if t := to.sent.Load(); t != 0 {
-			r.paths.Sent(time.Unix(0, t))
+			r.paths.Sent(r.engine.at(t))
 		}
 	}
 	if from := r.strange.Swap(nil); from != nil {
 		r.paths.Learn(*from, now)
-		r.paths.Heard(*from, time.Unix(0, r.strangeAt.Load()))
+		r.paths.Heard(*from, r.engine.at(r.strangeAt.Load()))
 	}
 }
 
@@ -408,7 +411,7 @@ func (r *Remote) idleDeadline(wanted bool) time.Time {
 	if !wanted {
 		return time.Time{}
 	}
-	return time.Unix(0, r.lastUsed.Load()).Add(idleAfter)
+	return r.engine.at(r.lastUsed.Load()).Add(idleAfter)
 }
 
 // report tells the observer when the remote became reachable or ceased to be.

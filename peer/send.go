@@ -36,7 +36,7 @@ type route struct {
 	maxPlain int // bytes of padded plaintext that do
 	mtu      int // bytes of IP packet that the path carries
 
-	sent  atomic.Int64 // unix nanoseconds of the last transport datagram sent
+	sent  atomic.Int64 // Engine.stamp of the last transport datagram sent; 0: none
 	heard atomic.Int64 // and of the last authenticated one received from addr
 }
 
@@ -97,7 +97,7 @@ func (r *Remote) Send(frame []byte) {
 		r.drops.Add(1)
 		return
 	}
-	r.lastUsed.Store(r.engine.now().UnixNano())
+	r.lastUsed.Store(r.engine.stamp(r.engine.now()))
 	if r.waiting.Load() > 0 || !r.transmit(inner.KindFrame, frame) {
 		r.wait(frame)
 		return
@@ -121,7 +121,7 @@ func (r *Remote) Flush() {
 // session; otherwise it starts to make one and reports false. Control messages
 // are idempotent and repeated by their senders, so that none of them waits here.
 func (r *Remote) SendControl(msg []byte) bool {
-	r.lastUsed.Store(r.engine.now().UnixNano())
+	r.lastUsed.Store(r.engine.stamp(r.engine.now()))
 	if !r.transmit(inner.KindControl, msg) {
 		r.engine.attend(r)
 		return false
@@ -167,7 +167,7 @@ func (r *Remote) seal(key *wireguard.Keypair, to *route, kind inner.Kind, head, 
 		r.tickSession.Store(true)
 		r.engine.attend(r)
 	}
-	to.sent.Store(now.UnixNano())
+	to.sent.Store(r.engine.stamp(now))
 	return true
 }
 

@@ -15,6 +15,7 @@ type Counts struct {
 	Malformed         atomic.Uint64
 	NoKey             atomic.Uint64 // transport data for an index that we do not have
 	Unopened          atomic.Uint64 // forged, replayed or too old
+	FromOverlay       atomic.Uint64 // the underlay went through the overlay
 	UnknownProbe      atomic.Uint64 // of a node that we do not know
 	ProbesDropped     atomic.Uint64 // the queue was full
 	HandshakesDropped atomic.Uint64
@@ -63,7 +64,7 @@ func (r *Remote) Status() Status {
 	}
 	s.Endpoint = to.addr
 	if t := to.heard.Load(); t != 0 {
-		s.LastHeard = time.Unix(0, t)
+		s.LastHeard = r.engine.at(t)
 	}
 	for _, p := range s.Paths {
 		if p.LastHeard.After(s.LastHeard) {

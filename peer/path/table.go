@@ -305,3 +305,14 @@ func later(a, b time.Time) time.Time {
 	}
 	return a
 }
+
+// Afford reports whether something other than a ping may be sent to an address
+// now, and takes it off the budget that an address has until it has answered.
+func (t *Table) Afford(addr netip.AddrPort, now time.Time) bool {
+	c := t.find(addr)
+	if c == nil || c.budget.free().After(now) {
+		return false
+	}
+	c.budget.spend(now)
+	return true
+}

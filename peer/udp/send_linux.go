@@ -19,7 +19,7 @@ const (
 	maxGroup6   = 65535 - 40 - 8 // as for IPv4, without counting on the kernel to leave the header out
 
 	sendPatience = 10 * time.Millisecond // how long one call of Send waits for room, in all
-	gsoPauseLen  = 4096                  // groups sent in single datagrams before groups are tried again
+	gsoPauseLen  = 4096                  // datagrams sent singly before groups are tried again
 	icmpRetries  = 3                     // an ICMP error that is pending fails one call and is gone
 )
 
@@ -100,7 +100,7 @@ func (tx *sender) groupSize(seg int) int {
 	return max(1, min(maxSegments, limit/seg)) * seg
 }
 
-// useGSO is asked once for every group.
+// useGSO is asked once for every message that is about to be made.
 func (s *Socket) useGSO() bool {
 	if !s.status.GSO {
 		return false

@@ -27,8 +27,8 @@ type Socket struct {
 	rx      *receiver
 	senders sync.Pool // of *sender
 
-	// gsoPause counts down the groups that are still to be sent one datagram
-	// at a time because the kernel or a device has refused a group.
+	// gsoPause counts down the datagrams that are still to be sent singly,
+	// because the kernel or a device has refused a group.
 	gsoPause atomic.Int32
 	noBatch  atomic.Bool // the system lacks sendmmsg or recvmmsg
 }
