@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/term"
 
@@ -19,6 +20,7 @@ type app struct {
 	stdout, stderr io.Writer
 	getenv         func(string) string
 	node           node
+	now            func() time.Time
 	style          style
 	// live says that stdout is a terminal, so that it may be written over.
 	live bool
@@ -38,7 +40,7 @@ type globalFlags struct {
 func newApp() *app {
 	live := term.IsTerminal(int(os.Stdout.Fd()))
 	return &app{
-		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, node: realNode{},
+		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, node: realNode{}, now: time.Now,
 		live: live, signals: true,
 		style: style{on: live && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"},
 	}
@@ -47,7 +49,7 @@ func newApp() *app {
 // run runs one command and returns the exit status.
 func (a *app) run(ctx context.Context, args []string) int {
 	root := newRoot(a)
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // nil would mean os.Args
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)

@@ -45,6 +45,9 @@ func (a *app) demo(ctx context.Context) error {
 	if err := lab.EnterUserNamespace(); err != nil {
 		return labError(err)
 	}
+	if err := tunUsable(); err != nil {
+		return err
+	}
 	l, err := lab.New(lab.Options{Name: "demo"})
 	if err != nil {
 		return labError(err)
@@ -60,6 +63,15 @@ func (a *app) demo(ctx context.Context) error {
 	}
 	d.headline("That was all. Nothing is left of it on this machine.")
 	return nil
+}
+
+// tunUsable says early what else would fail in the middle: in a user namespace too, TAPs need the device.
+func tunUsable() error {
+	f, err := os.OpenFile(tunDevice, os.O_RDWR, 0)
+	if err == nil {
+		return f.Close()
+	}
+	return &api.Error{Code: api.CodeFailed, What: "demo", Why: err.Error(), Err: err, Remedy: "run it as root, or let users open " + tunDevice}
 }
 
 // labError makes a remedy of what follows the first line of an error of the lab.

@@ -14,6 +14,9 @@ import (
 // tunDevice is where Linux makes TAPs.
 const tunDevice = "/dev/net/tun"
 
+// tunRemedy is what helps who may not make a TAP.
+const tunRemedy = "run it as root, or give it CAP_NET_ADMIN and " + tunDevice + "; --no-tap does without"
+
 // explain adds to a node's error what the user can do about it, where the error does not say so itself.
 func explain(err error, c nodeConfig) error {
 	if err == nil {
@@ -36,8 +39,8 @@ func explain(err error, c nodeConfig) error {
 		e.Remedy = "load the module (modprobe tun) or give the container the device " + tunDevice + "; --no-tap does without"
 	case errors.Is(err, fs.ErrPermission) && strings.Contains(err.Error(), c.StateDir) && c.StateDir != "":
 		e.Remedy = "run it as the user that owns the folder, or name another with --state"
-	case errors.Is(err, fs.ErrPermission):
-		e.Remedy = "run it as root, give it CAP_NET_ADMIN, or do without a TAP by --no-tap"
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EPERM):
+		e.Remedy = tunRemedy
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EROFS):
 		e.Remedy = fmt.Sprintf("make room in %s, or name another folder with --state", c.StateDir)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -78,6 +79,12 @@ func inviteAt(arg string) int {
 		}
 	}
 	return -1
+}
+
+// isMalformed reports whether a text is not a whole invite.
+func isMalformed(text string, now time.Time) bool {
+	_, err := keys.ParseInvite(text, now)
+	return errors.Is(err, keys.ErrMalformed)
 }
 
 // checkInvite says what is wrong with an invite. What is wrong with a paper is not wrong usage.

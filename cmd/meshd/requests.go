@@ -22,7 +22,7 @@ func newRequests(a *app) *cobra.Command {
 			if a.flags.json {
 				return printJSON(a.stdout, reqs)
 			}
-			a.printf("%s", a.style.table(requestRows(reqs, time.Now())))
+			a.printf("%s", a.style.table(requestRows(reqs, a.now())))
 			return nil
 		},
 	}

@@ -30,7 +30,7 @@ func newStatus(a *app) *cobra.Command {
 			if a.flags.json {
 				return printJSON(a.stdout, s)
 			}
-			a.printf("%s", a.style.table(statusRows(s, time.Now())))
+			a.printf("%s", a.style.table(statusRows(s, a.now())))
 			return nil
 		},
 	}
@@ -160,7 +160,7 @@ func (a *app) watchStatus(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		switch now := time.Now(); {
+		switch now := a.now(); {
 		case a.flags.json:
 			err = printJSONLine(a.stdout, s)
 		case a.live:

@@ -8,7 +8,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -59,7 +58,7 @@ func (a *app) up(cmd *cobra.Command, f *upFlags) error {
 	if err != nil {
 		hostname = ""
 	}
-	c, err := f.config(upInput{hostname: hostname, stdin: a.stdin, now: time.Now()})
+	c, err := f.config(upInput{hostname: hostname, stdin: a.stdin, now: a.now()})
 	if err != nil {
 		return err
 	}

@@ -38,6 +38,8 @@ const (
 	maxInterface = 15
 	// maxStdin bounds what --join - reads.
 	maxStdin = 64 << 10
+	// maxInvite is more than any invite has.
+	maxInvite = 8 << 10
 	// maxHost is the longest DNS name.
 	maxHost = 253
 )
@@ -230,7 +232,7 @@ func (f *upFlags) joins(in upInput) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, lines...)
+		all = append(all, unwrap(lines, in.now)...)
 	}
 	invites := 0
 	for _, j := range all {
@@ -263,6 +265,24 @@ func readLines(r io.Reader) ([]string, error) {
 		return nil, usageError("--join -", "stdin is empty", "pipe the line that meshd invite prints into it")
 	}
 	return lines, nil
+}
+
+// unwrap puts an invite together again that mail has broken into lines.
+func unwrap(lines []string, now time.Time) []string {
+	at := slices.IndexFunc(lines, isInvite)
+	if at < 0 {
+		return lines
+	}
+	for end := at + 1; end <= len(lines); end++ {
+		whole := strings.Join(lines[at:end], "")
+		if len(whole) > maxInvite {
+			break
+		}
+		if !isMalformed(whole, now) {
+			return slices.Concat(lines[:at], []string{whole}, lines[end:])
+		}
+	}
+	return lines
 }
 
 // checkJoin says what is wrong with an entry point.
