@@ -133,7 +133,8 @@ func (rx *receiver) heard(r *Remote, from netip.AddrPort) {
 		return
 	}
 	if old := r.strange.Load(); old == nil || *old != from {
-		r.strange.Store(&from)
+		addr := from // so that it is on the heap in this branch alone
+		r.strange.Store(&addr)
 	}
 	if last := r.strangeAt.Load(); rx.stamp-last > int64(50*time.Millisecond) {
 		r.strangeAt.Store(rx.stamp)
