@@ -77,16 +77,16 @@ func (m *merging) consider(r *record.Record) {
 	it := &item{rec: r}
 	switch r.Key.Type {
 	case record.TypeCertificate:
-		c, err := r.VerifyCertificate(m.trust, m.now)
+		c, _ := r.VerifyCertificate(m.trust, m.now)
 		if c == nil { // an error beside a certificate is about the time only, and nothing is refused because of that
-			m.refuse(r, err)
+			m.refuse(r)
 			return
 		}
 		it.certificate = c
 	case record.TypeRevocation:
 		v, err := r.VerifyRevocation(m.trust)
 		if err != nil {
-			m.refuse(r, err)
+			m.refuse(r)
 			return
 		}
 		it.revocation = v
@@ -98,7 +98,8 @@ func (m *merging) consider(r *record.Record) {
 	m.keep(it)
 }
 
-func (m *merging) refuse(r *record.Record, _ error) {
+// refuse remembers a record whose signature is bad: it will be so next time.
+func (m *merging) refuse(r *record.Record) {
 	m.bad.add(r.Hash)
 	m.res.Rejected[RejectSignature]++
 }
@@ -120,7 +121,7 @@ func (m *merging) considerSigned(r *record.Record) bool {
 		return false
 	}
 	if err := r.Verify(m.trust.NetworkID(), c.Public); err != nil {
-		m.refuse(r, err)
+		m.refuse(r)
 		return false
 	}
 	return true
@@ -179,25 +180,13 @@ func (m *merging) alarm(kind AlarmKind, r *record.Record) {
 // park keeps a record until its owner's certificate comes. The oldest makes room.
 func (m *merging) park(r *record.Record) {
 	m.res.Rejected[RejectParked]++
-	for i, p := range m.parked {
-		if p.Hash == r.Hash {
-			return
-		}
-		if p.Key == r.Key && r.Version.Compare(p.Version) > 0 {
-			// Not verified yet, so it may not push the other out: both wait.
-			m.parked = slices.Insert(m.parked, i, r)
-			m.trimParked()
-			return
-		}
+	if slices.ContainsFunc(m.parked, func(p *record.Record) bool { return p.Hash == r.Hash }) {
+		return
+	}
+	if len(m.parked) >= maxParked {
+		m.parked = slices.Delete(m.parked, 0, len(m.parked)-maxParked+1)
 	}
 	m.parked = append(m.parked, r)
-	m.trimParked()
-}
-
-func (m *merging) trimParked() {
-	if len(m.parked) > maxParked {
-		m.parked = slices.Delete(m.parked, 0, len(m.parked)-maxParked)
-	}
 }
 
 // retryParked considers the records whose owners' certificates have come.

@@ -112,3 +112,10 @@ func (s *store) between(low, high uint64) []*item {
 	}
 	return s.order[at(low):end]
 }
+
+// ranked returns items in the order in which they are best read.
+func ranked(items []*item) []*item {
+	out := slices.Clone(items)
+	slices.SortFunc(out, func(a, b *item) int { return cmp.Or(a.rec.Key.Compare(b.rec.Key), cmp.Compare(a.place, b.place)) })
+	return out
+}

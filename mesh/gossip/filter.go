@@ -26,7 +26,7 @@ func (f filter) pass(to *peer, packet []byte, now time.Time) []byte {
 		if err != nil || !f.worthwhile(&m) {
 			continue
 		}
-		if m.node == f.table.self.id.String() && (m.kind == kindAlive || m.kind == kindDead) {
+		if m.node == f.table.self.name && (m.kind == kindAlive || m.kind == kindDead) {
 			told = true
 		}
 		parts = append(parts, m.append(nil))

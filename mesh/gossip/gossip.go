@@ -194,7 +194,7 @@ func (g *Gossip) Leave() {
 			to = append(to, p.id)
 		}
 	}
-	m := message{kind: kindDead, incarnation: self.incarnation, node: self.id.String(), from: self.id.String()}
+	m := message{kind: kindDead, incarnation: self.incarnation, node: self.name, from: self.name}
 	g.mu.Unlock()
 	for _, id := range to {
 		g.transmit(id, m.append(nil))
@@ -231,8 +231,8 @@ func signal(c chan struct{}) {
 func (g *Gossip) ping(to *peer) {
 	self := g.table.self
 	m := message{
-		kind: kindPing, seq: rand.Uint32() | 1<<31, node: to.id.String(),
-		source: source{self.addr[:], port, self.id.String()},
+		kind: kindPing, seq: rand.Uint32() | 1<<31, node: to.name,
+		source: source{self.addr[:], port, self.name},
 	}
-	g.send(to.id.String(), m.append(nil), time.Now())
+	g.send(to.name, m.append(nil), time.Now())
 }

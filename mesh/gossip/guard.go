@@ -56,6 +56,7 @@ func (g *guard) admit(from keys.NodeID, packet []byte, now time.Time) []byte {
 		g.drop(dropMalformed)
 		return nil
 	}
+	g.table.greet(hop, now)
 	hop.heard = now
 	var parts [][]byte
 	for i := range messages {
@@ -110,7 +111,7 @@ func (g *guard) judge(hop *peer, m *message, now time.Time) string {
 
 // judgePing: the answer goes to who asks, and to nobody else.
 func (g *guard) judgePing(hop *peer, m *message) string {
-	if m.node != g.table.self.id.String() {
+	if m.node != g.table.self.name {
 		return dropUnknown
 	}
 	if !m.source.is(hop) {
@@ -168,7 +169,7 @@ func (g *guard) judgeAccusation(hop *peer, m *message, now time.Time) string {
 		m.kind = kindSuspect
 	}
 	if m.from == m.node { // a goodbye at second hand
-		m.from = hop.id.String()
+		m.from = hop.name
 	}
 	if g.table.peers[m.from] == nil {
 		return dropUnknown
@@ -200,7 +201,7 @@ func (g *guard) knowsBetter(p *peer, now time.Time) bool {
 
 // is says whether the source of a ping is this peer.
 func (s source) is(p *peer) bool {
-	return s.node == p.id.String() && s.port == port && bytes.Equal(s.addr, p.addr[:])
+	return s.node == p.name && s.port == port && bytes.Equal(s.addr, p.addr[:])
 }
 
 // cutLabel takes memberlist's label header off: 244, length, label.

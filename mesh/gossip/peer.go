@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -34,11 +35,16 @@ const (
 	tellInterval = 5 * time.Second // our own incarnation goes to each peer we talk to
 	askInterval  = 5 * time.Second
 	askCount     = 2
+	greetAfter   = time.Minute // of silence
+	greeters     = 8           // how many members greet one that comes, on average
+	greetAtOnce  = 64          // names a second for each that is greeted
+	perPacket    = 8           // names
 )
 
 // peer is what is known of one member, ourselves included.
 type peer struct {
 	id   keys.NodeID
+	name string // the id as text, which is memberlist's name for it
 	addr [16]byte
 
 	incarnation uint32 // the highest one seen
@@ -51,13 +57,14 @@ type peer struct {
 	fed, heard, left time.Time
 	told             time.Time
 	toldIncarnation  uint32
+	greeting         []string // members that it has yet to hear of from us
 
 	packets, bytes, accusations, errands *rate.Limiter
 }
 
 func newPeer(id keys.NodeID) *peer {
 	return &peer{
-		id: id, addr: syntheticAddr(id),
+		id: id, name: id.String(), addr: syntheticAddr(id),
 		growth:      rate.NewLimiter(1, incarnationStep),
 		packets:     rate.NewLimiter(packetRate, packetBurst),
 		bytes:       rate.NewLimiter(byteRate, byteBurst),
@@ -113,7 +120,7 @@ type table struct {
 
 func newTable(self keys.NodeID) *table {
 	p := newPeer(self)
-	return &table{self: p, peers: map[string]*peer{self.String(): p}}
+	return &table{self: p, peers: map[string]*peer{p.name: p}}
 }
 
 // setMembers makes the members those of ids and ourselves.
@@ -144,7 +151,7 @@ func (t *table) feeds(now time.Time, reachable func(keys.NodeID) bool, limit int
 	for len(t.removed) > 0 && len(out) < limit {
 		p := t.removed[0]
 		t.removed = t.removed[1:]
-		out = append(out, message{kind: kindDead, incarnation: p.incarnation, node: p.id.String(), from: t.self.id.String()})
+		out = append(out, message{kind: kindDead, incarnation: p.incarnation, node: p.name, from: t.self.name})
 	}
 	for _, p := range t.peers {
 		if len(out) >= limit {
@@ -172,7 +179,7 @@ func (p *peer) evidence(now time.Time, reachable func(keys.NodeID) bool) bool {
 
 func (p *peer) aliveMessage() message {
 	return message{
-		kind: kindAlive, incarnation: p.incarnation, node: p.id.String(), addr: p.addr[:], port: port, versions: ownVersions(),
+		kind: kindAlive, incarnation: p.incarnation, node: p.name, addr: p.addr[:], port: port, versions: ownVersions(),
 	}
 }
 
@@ -194,6 +201,48 @@ func (t *table) asks(now time.Time) []*peer {
 		} else if i := rand.IntN(seen); i < askCount { // reservoir sampling
 			out[i] = p
 		}
+	}
+	return out
+}
+
+// greet begins to tell a member that has come, or come back, who lives: memberlist would have fetched that by push/pull,
+// and asking everyone would take minutes. Some of those that it meets do so, by chance.
+func (t *table) greet(p *peer, now time.Time) {
+	if since(p.heard, now) < greetAfter || rand.IntN(len(t.peers)) >= greeters {
+		return
+	}
+	p.greeting = nil
+	for name, o := range t.peers {
+		if o != p && o != t.self && o.up && o.confirmed {
+			p.greeting = append(p.greeting, name)
+		}
+	}
+}
+
+// greetings returns the next packets of greetings, by receiver.
+func (t *table) greetings() map[*peer][][]byte {
+	var out map[*peer][][]byte
+	for _, p := range t.peers {
+		n := min(len(p.greeting), greetAtOnce)
+		if n == 0 {
+			continue
+		}
+		if out == nil {
+			out = map[*peer][][]byte{}
+		}
+		for chunk := range slices.Chunk(p.greeting[:n], perPacket) {
+			var parts [][]byte
+			for _, name := range chunk {
+				if o := t.peers[name]; o != nil && o.up && o.confirmed {
+					m := o.aliveMessage()
+					parts = append(parts, m.append(nil))
+				}
+			}
+			if len(parts) > 0 {
+				out[p] = append(out[p], joinParts(nil, parts))
+			}
+		}
+		p.greeting = p.greeting[n:]
 	}
 	return out
 }

@@ -58,12 +58,13 @@ func (g *Gossip) setList(list *memberlist.Memberlist) {
 	g.mu.Unlock()
 }
 
-// plan feeds memberlist and asks after the dead. It says whether there is more to feed now.
+// plan feeds memberlist, asks after the dead and greets newcomers. It says whether there is more to feed now.
 func (g *Gossip) plan(ctx context.Context) (more bool) {
 	now := time.Now()
 	g.mu.Lock()
 	feeds := g.table.feeds(now, g.isReachable, feedsAtOnce)
 	asks := g.table.asks(now)
+	greetings := g.table.greetings()
 	g.noteChanges(now)
 	g.mu.Unlock()
 	for i := range feeds {
@@ -75,6 +76,11 @@ func (g *Gossip) plan(ctx context.Context) (more bool) {
 	}
 	for _, p := range asks {
 		g.ping(p)
+	}
+	for p, packets := range greetings {
+		for _, packet := range packets {
+			g.send(p.name, packet, now)
+		}
 	}
 	return len(feeds) == feedsAtOnce
 }
