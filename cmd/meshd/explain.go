@@ -29,9 +29,6 @@ func explain(err error, c nodeConfig) error {
 	e.Why = oneLine(e.Why)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		if who := portOwner(c.Listen.Port()); who != "" {
-			e.Why += " by " + who
-		}
 		e.Remedy = "choose another port with --listen"
 	case errors.Is(err, keys.ErrLocked):
 		e.Remedy = "end the other meshd with meshd down, or give this one its own --state"

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -34,6 +35,21 @@ func TestMain(m *testing.M) {
 		a.node = &fakeNode{out: os.Stdout, mode: os.Getenv(asMainEnv)}
 		os.Exit(a.run(context.Background(), os.Args[1:]))
 	}
+}
+
+// wipeChild does with its arguments what main does, and prints them as the kernel and as itself see them.
+func wipeChild() {
+	args := make([]string, 0, len(os.Args))
+	for _, a := range os.Args[1:] {
+		args = append(args, strings.Clone(a))
+	}
+	wipeInvites(os.Args[1:])
+	line, err := os.ReadFile("/proc/self/cmdline")
+	if err != nil {
+		fmt.Println(err)
+	}
+	_, rest, _ := bytes.Cut(line, []byte{0})
+	fmt.Printf("%q\n%q\n", rest, args)
 }
 
 // fakeNode is a node that joins nothing. Its mode says what it does besides.

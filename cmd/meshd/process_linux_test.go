@@ -28,21 +28,6 @@ func self(t *testing.T, mode string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// wipeChild does with its arguments what main does, and prints them as the kernel and as itself see them.
-func wipeChild() {
-	args := make([]string, 0, len(os.Args))
-	for _, a := range os.Args[1:] {
-		args = append(args, strings.Clone(a))
-	}
-	wipeInvites(os.Args[1:])
-	line, err := os.ReadFile("/proc/self/cmdline")
-	if err != nil {
-		fmt.Println(err)
-	}
-	_, rest, _ := bytes.Cut(line, []byte{0})
-	fmt.Printf("%q\n%q\n", rest, args)
-}
-
 func TestInvitesAreWiped(t *testing.T) {
 	invite := testInvite(t)
 	args := []string{"up", "--join", invite, "--join=" + invite, "--name", "nas", "--join", strings.ToUpper(invite[:7]) + invite[7:]}
@@ -289,33 +274,5 @@ func TestWatchdogStarves(t *testing.T) {
 	waitFor(t, "more patience before the node is ready", func() bool { return s.count("EXTEND_TIMEOUT_USEC=60000000") >= 3 })
 	if s.count("WATCHDOG=1") > 0 {
 		t.Error("the watchdog was fed for a node that hangs")
-	}
-}
-
-func TestPortOwner(t *testing.T) {
-	// The owner must be another process: a child that is given the socket.
-	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	file, err := conn.File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("sleep", "60")
-	cmd.ExtraFiles = []*os.File{file}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}()
-	file.Close()
-	port := conn.LocalAddr().(*net.UDPAddr).Port
-	conn.Close()
-	want := fmt.Sprintf("sleep (pid %d)", cmd.Process.Pid)
-	if got := portOwner(uint16(port)); got != want {
-		t.Errorf("got %q, want %q", got, want)
 	}
 }
