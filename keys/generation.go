@@ -136,10 +136,10 @@ func writeGeneration(d disk, name string, body []byte) error {
 	return place(d, name, gen)
 }
 
-// settle ends a write that a crash has left between sync and rename: it may have
-// been acknowledged, its rename being all that was lost, and the next write would
-// begin by emptying it. It comes before the first read. What is not whole was never acknowledged and stays where
-// the next write replaces it.
+// settle ends a write that a crash has cut short between sync and rename.
+// Nobody was told that it succeeded, but it is whole and newer, and on a file
+// system that loses renames it is all there is. It comes before the first read.
+// What is not whole stays where the next write replaces it.
 func settle(d disk, name string) error {
 	b, err := d.ReadFile(temporary(name))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -164,12 +164,13 @@ func (f *memFile) Truncate(size int64) error {
 	return nil
 }
 
+// Sync may have written everything also when it fails.
 func (f *memFile) Sync() error {
-	if err := f.disk.change(); err != nil {
-		return err
+	err := f.disk.change()
+	if !f.disk.crashed {
+		f.inode.durable = bytes.Clone(f.inode.data)
 	}
-	f.inode.durable = bytes.Clone(f.inode.data)
-	return nil
+	return err
 }
 
 func (f *memFile) Close() error { return nil }

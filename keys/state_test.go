@@ -585,3 +585,31 @@ func TestFileInTheWrongPlace(t *testing.T) {
 		t.Errorf("damaged are %v", damaged)
 	}
 }
+
+// TestRefusedEntryStaysAway has an append fail, and then the power: the entry is
+// not there, though the sync that failed had written it.
+func TestRefusedEntryStaysAway(t *testing.T) {
+	for at := range 3 { // open, write, sync
+		for seed := range uint64(20) {
+			d := newMemDisk()
+			s := must(openOn(d))(t)
+			if err := s.Append("log", padded(0)); err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			d.fault = func() error {
+				if n++; n-1 == at {
+					return syscall.EIO
+				}
+				return nil
+			}
+			if err := s.Append("log", padded(1)); !errors.Is(err, syscall.EIO) {
+				t.Fatal(err)
+			}
+			s = must(openOn(d.reboot(rand.New(rand.NewPCG(seed, 0)))))(t)
+			if entries := must(s.ReadLog("log"))(t); len(entries) != 1 {
+				t.Fatalf("fault at %d: %d entries", at, len(entries))
+			}
+		}
+	}
+}

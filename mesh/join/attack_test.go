@@ -488,3 +488,76 @@ func TestUnreachable(t *testing.T) {
 		t.Error("answers what is no joiner's message")
 	}
 }
+
+// TestDeskChecksEachPart sends messages that are right but for one thing, made
+// with all that the sender may know.
+func TestDeskChecksEachPart(t *testing.T) {
+	o := newOffice(t)
+	victim := must(keys.NewIdentity())(t)
+	for _, tt := range []struct {
+		name   string
+		change func(*ask, *keys.Identity)
+		want   Code
+	}{
+		{"signed by the holder of the invite, not by the node", func(a *ask, i *keys.Identity) {
+			a.Signature = ed25519.Sign(victim.Sign, a.signable(i.Public()))
+		}, CodeProof},
+		{"for another signer", func(a *ask, i *keys.Identity) {
+			a.Issuer[0]++
+			a.Signature = ed25519.Sign(i.Sign, a.signable(i.Public()))
+		}, CodeUnreachable},
+		{"for another network", func(a *ask, i *keys.Identity) {
+			a.Network[0]++
+			a.Signature = ed25519.Sign(i.Sign, a.signable(i.Public()))
+		}, CodeWrongNetwork},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			j := o.joiner(t, "laptop", o.invite(t, 1))
+			msg, _ := j.Tick(o.now)
+			var a ask
+			if err := decode(msg, &a); err != nil {
+				t.Fatal(err)
+			}
+			tt.change(&a, j.config.Identity)
+			msg = must(encode(typeAsk, a))(t)
+			if reply := o.desk.Receive(j.public, msg, o.now); len(reply) != 1 || !bytes.Equal(reply[0], refuse(refOf(msg), tt.want)) {
+				t.Errorf("got %x", reply)
+			}
+		})
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(*reveal) bool // whether to sign anew
+		want   Code
+	}{
+		{"a nonce other than committed", func(r *reveal) bool { r.Nonce[0]++; return true }, CodeMalformed},
+		{"a signature that fails", func(r *reveal) bool { r.Signature[0]++; return false }, CodeMalformed},
+		{"for another signer", func(r *reveal) bool { r.Signer[0]++; return true }, CodeUnreachable},
+		{"of another request", func(r *reveal) bool { r.Ref[0]++; return true }, CodeAgain},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			j := o.joiner(t, "laptop", nil)
+			msg, _ := j.Tick(o.now)
+			reply := o.desk.Receive(j.public, msg, o.now)
+			var c challenge
+			var r reveal
+			err := errors.Join(decode(reply[0], &c), j.Receive(reply[0], o.now))
+			msg, _ = j.Tick(o.now)
+			if err = errors.Join(err, decode(msg, &r)); err != nil {
+				t.Fatal(err)
+			}
+			if tt.change(&r) {
+				r.Signature = ed25519.Sign(j.config.Identity.Sign, r.signable(o.trust().NetworkID(), j.public, c.Nonce))
+			}
+			if reply := o.desk.Receive(j.public, must(encode(typeReveal, r))(t), o.now); len(reply) != 1 || !bytes.Equal(reply[0], refuse(r.Ref, tt.want)) {
+				t.Errorf("got %x", reply)
+			}
+			if len(o.desk.Requests(o.now)) != 0 {
+				t.Error("it is shown to the admin")
+			}
+		})
+	}
+	if len(o.log.Issues()) != 0 {
+		t.Error("a certificate was issued")
+	}
+}
