@@ -10,7 +10,7 @@ import (
 )
 
 // A message is a byte for its type and a body in canon's form (PROTOCOL.md,
-// section 5). Sizes leave room for what carries it: a control datagram holds
+// section 6). Sizes leave room for what carries it: a control datagram holds
 // 1,100 bytes, of which up to two say what it is.
 const (
 	MaxMessage = 1060 // of a joiner or a desk
