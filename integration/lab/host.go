@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // HostConfig says what a host on the internet is. With neither V4 nor V6 it has both.
@@ -245,6 +246,36 @@ func (h *Host) SetAddrs(addrs ...netip.Prefix) error {
 			return n.up.cable.b.setAddrs(addrs...)
 		}
 		return n.setAddrs(addrs...)
+	})
+}
+
+// Impersonate gives a host on the internet addresses that others have given up, and routes to them: those who send
+// there now reach this host.
+func (h *Host) Impersonate(addrs ...netip.Addr) error {
+	return h.lab.change(fmt.Sprintf("let %s have %v", h.name, addrs), func() error {
+		n := h.nics[0]
+		if n.up == nil {
+			return errors.New("the host is in a LAN")
+		}
+		mine := n.current()
+		all := slices.Clone(mine)
+		for _, a := range addrs {
+			all = append(all, netip.PrefixFrom(a, a.BitLen()))
+		}
+		if err := n.up.cable.b.setAddrs(all...); err != nil {
+			return err
+		}
+		for _, a := range addrs {
+			for _, own := range mine {
+				if own.Addr().Is4() != a.Is4() {
+					continue
+				}
+				if err := n.up.cable.a.setRoute(netip.PrefixFrom(a, a.BitLen()), own.Addr(), 0); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
 	})
 }
 

@@ -30,7 +30,9 @@ type PingStats struct {
 	Sent, Received, Duplicates int
 	// Outage is the longest time for which requests were sent and not answered, from the last one before it that was
 	// answered to the first one after it: Interval when none is lost.
-	Outage        time.Duration
+	Outage time.Duration
+	// Trailing is how long ago the last request was sent that has an answer, seen from the last one that was sent.
+	Trailing      time.Duration
 	OutageStart   time.Time
 	MinRTT, Mean  time.Duration
 	MaxRTT        time.Duration
@@ -249,6 +251,7 @@ func summarize(sent []time.Time, rtt []time.Duration) PingStats {
 		sum += d
 	}
 	gap(sent[len(sent)-1])
+	s.Trailing = sent[len(sent)-1].Sub(last)
 	if s.Received > 0 {
 		s.Mean = sum / time.Duration(s.Received)
 	}
