@@ -35,8 +35,12 @@ func newDown(a *app) *cobra.Command {
 			if err != nil && !fileExists(a.flags.state) {
 				return err
 			}
+			ended := err == nil
 			if err := a.waitGone(ctx); err != nil {
 				return err
+			}
+			if ended && ofAnother(a.flags.state) {
+				return nil // the daemon has cleaned up itself; we may not look
 			}
 			return a.cleanUp(ctx)
 		},

@@ -16,6 +16,7 @@ import (
 
 	"meshd/keys"
 	"meshd/mesh/api"
+	"meshd/mesh/api/apitest"
 )
 
 // runWithClock runs a command some hours after testNow.
@@ -245,6 +246,33 @@ func TestDown(t *testing.T) {
 		}
 		if status := <-ended; status != 0 {
 			t.Errorf("up: %d", status)
+		}
+	})
+	t.Run("running as another user", func(t *testing.T) {
+		if os.Geteuid() != 0 {
+			t.Skip("needs root, to give a folder away")
+		}
+		node := apitest.Sample(testNow())
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		node.OnDown = cancel
+		dir := shortDir(t)
+		l, err := api.Listen(filepath.Join(dir, "s"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- api.Serve(ctx, l, node, discard()) }()
+		state := t.TempDir()
+		if err := os.Chown(state, 65534, 65534); err != nil {
+			t.Fatal(err)
+		}
+		n := &fakeNode{}
+		if r := runWith(t, n, "", "down", "--state", state, "--socket", filepath.Join(dir, "s")); r.status != 0 || r.stderr != "" || len(n.cleaned) > 0 {
+			t.Errorf("%+v, cleaned %q", r, n.cleaned)
+		}
+		if err := <-ended; err != nil {
+			t.Error(err)
 		}
 	})
 	t.Run("after a crash", func(t *testing.T) {

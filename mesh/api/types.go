@@ -64,7 +64,7 @@ type NAT struct {
 	UDP bool `json:"udp"`
 }
 
-// Peer is another member as this node sees it.
+// Peer is another member as this node sees it: as wide as the line of JSON that users rely on.
 type Peer struct {
 	ID        string       `json:"id"`
 	Name      string       `json:"name"`
