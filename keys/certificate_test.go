@@ -479,7 +479,8 @@ func FuzzNode(f *testing.F) {
 			Algorithm pkix.AlgorithmIdentifier
 			Signature asn1.BitString
 		}{
-			asn1.RawValue{FullBytes: tbs}, pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 3, 101, 112}},
+			asn1.RawValue{FullBytes: tbs},
+			pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 3, 101, 112}},
 			asn1.BitString{Bytes: ed25519.Sign(p.admin.Sign, tbs), BitLength: 512},
 		})
 		if err != nil {

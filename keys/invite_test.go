@@ -205,8 +205,14 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 		values  []any
 	}{
 		{"invite", [][]byte{seed[:], i.key()}, []any{
-			i, *i, []*Invite{i}, map[string]Invite{"a": *i}, struct{ Invite *Invite }{i}, struct{ I Invite }{*i},
-			struct{ i Invite }{*i}, struct{ i *Invite }{i}, &struct{ i *Invite }{i},
+			i, *i,
+			[]*Invite{i},
+			map[string]Invite{"a": *i},
+			struct{ Invite *Invite }{i},
+			struct{ I Invite }{*i},
+			struct{ i Invite }{*i},
+			struct{ i *Invite }{i},
+			&struct{ i *Invite }{i},
 		}},
 		{"identity", [][]byte{p.admin.Sign, p.admin.Sign.Seed(), p.admin.WireGuard[:], p.admin.Probe[:]}, []any{
 			p.admin, *p.admin, []*Identity{p.admin}, struct{ I Identity }{*p.admin},

@@ -123,7 +123,7 @@ type link struct {
 // round lets the joiner act once and delivers what the link lets through.
 func (o *office) round(t testing.TB, j *Joiner, l *link) {
 	t.Helper()
-	out, wake := j.Tick(o.now)
+	out, _ := j.Tick(o.now)
 	if out != nil {
 		copies := 1
 		if l.r.Float64() < l.dup {
@@ -155,7 +155,7 @@ func (o *office) round(t testing.TB, j *Joiner, l *link) {
 		}
 	}
 	l.held = keep
-	if _, wake = j.Tick(o.now); !wake.IsZero() && wake.After(o.now) {
+	if _, wake := j.Tick(o.now); !wake.IsZero() && wake.After(o.now) {
 		o.now = wake
 	}
 }
