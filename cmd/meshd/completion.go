@@ -16,11 +16,12 @@ const completionTimeout = time.Second
 func newCompletion(a *app) *cobra.Command {
 	shells := []string{"bash", "zsh", "fish", "powershell"}
 	return &cobra.Command{
-		Use:       "completion SHELL",
-		Short:     "Print the completion script for bash, zsh, fish or powershell",
-		Example:   "  source <(meshd completion bash)",
-		Args:      oneArg("SHELL"),
-		ValidArgs: shells,
+		Use:               "completion SHELL",
+		Short:             "Print the completion script for bash, zsh, fish or powershell",
+		Example:           "  source <(meshd completion bash)",
+		Args:              oneArg("SHELL"),
+		ValidArgs:         shells,
+		PersistentPreRunE: needsNoNode,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			root := cmd.Root()
 			switch args[0] {

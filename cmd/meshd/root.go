@@ -96,8 +96,9 @@ func flagError(cmd *cobra.Command, err error) error {
 // newHelp is `meshd help`.
 func newHelp() *cobra.Command {
 	return &cobra.Command{
-		Use:   "help [COMMAND]",
-		Short: "Show what a command does",
+		Use:               "help [COMMAND]",
+		Short:             "Show what a command does",
+		PersistentPreRunE: needsNoNode,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			about, rest, err := cmd.Root().Find(args)
 			if err != nil || len(rest) > 0 || about == cmd.Root() && len(args) > 0 {
@@ -141,6 +142,9 @@ func (a *app) settle(cmd *cobra.Command) error {
 	}
 	return a.settlePaths(flags, cmd.Name() == "up")
 }
+
+// needsNoNode is in place of settle for commands that concern no node: they work also where none can be.
+func needsNoNode(*cobra.Command, []string) error { return nil }
 
 // knownFlag reports whether any command has the flag, so that one file serves all commands.
 func knownFlag(root *cobra.Command, name string) bool {

@@ -176,6 +176,17 @@ func TestPaths(t *testing.T) {
 	}
 }
 
+// TestNeedsNoNode: what concerns no node works also for who has no place for one.
+func TestNeedsNoNode(t *testing.T) {
+	for _, args := range [][]string{{"version"}, {"completion", "bash"}, {"help"}, {"help", "up"}} {
+		var out, errOut bytes.Buffer
+		a := &app{stdin: strings.NewReader(""), stdout: &out, stderr: &errOut, node: &fakeNode{}, now: testNow, getenv: func(string) string { return "" }}
+		if status := a.run(t.Context(), append(args, "--config", "/nonexistent")); status != 0 || out.Len() == 0 || errOut.Len() > 0 {
+			t.Errorf("%q: status %d, %q", args, status, &errOut)
+		}
+	}
+}
+
 // TestExplain holds the remedies for what a machine may lack.
 func TestExplain(t *testing.T) {
 	c := nodeConfig{StateDir: "/var/lib/meshd"}

@@ -21,9 +21,10 @@ type build struct {
 // newVersion is `meshd version`.
 func newVersion(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Show the version",
-		Args:  noArgs,
+		Use:               "version",
+		Short:             "Show the version",
+		Args:              noArgs,
+		PersistentPreRunE: needsNoNode,
 		RunE: func(*cobra.Command, []string) error {
 			b := thisBuild()
 			if a.flags.json {
