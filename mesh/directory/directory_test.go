@@ -249,6 +249,24 @@ func TestRevocationRemoves(t *testing.T) {
 	}
 }
 
+// An admin that is revoked, with nothing said of what it signed, admits nobody from then on; whom it admitted before stays.
+func TestRevokedSignerAdmitsNobody(t *testing.T) {
+	a := newAuthority(t)
+	rogue, signer := a.newSigner()
+	before, _ := keys.NewIdentity()
+	after, _ := keys.NewIdentity()
+	root, err := a.root.Revoke(keys.Revocation{Key: rogue.Public().Sign, Issued: testNow().Add(time.Hour)})
+	check(t, err)
+	raw, err := record.FromRevocation(root.Raw)
+	check(t, err)
+	d := a.directory(raw,
+		a.issue(signer, before, "before", keys.Roles{keys.RoleMember}, testNow()),
+		a.issue(signer, after, "after", keys.Roles{keys.RoleMember}, testNow().Add(2*time.Hour)))
+	if d.Member(before.ID()) == nil || d.Member(after.ID()) != nil {
+		t.Errorf("members %v", d.Members())
+	}
+}
+
 func TestExpiredStaysWithFlag(t *testing.T) {
 	a := newAuthority(t)
 	id, cert := a.member("old")

@@ -45,7 +45,7 @@ func (d *Directory) SetNode(body record.Node) ([]byte, error) {
 	body = body.Normal()
 	d.own.node = &body
 	if kept := d.store.items[d.ownKey(record.TypeNode)]; kept != nil && kept.rec.Node.Equal(body) {
-		d.own.said, d.own.version = kept.rec.Hash, kept.rec.Version
+		d.stand(kept.rec)
 		return nil, nil
 	}
 	it, err := d.signNode()
@@ -53,6 +53,11 @@ func (d *Directory) SetNode(body record.Node) ([]byte, error) {
 		return nil, err
 	}
 	return it.rec.Raw(), d.keepOwn(it)
+}
+
+// stand makes a record the one by which we say what we are.
+func (d *Directory) stand(r *record.Record) {
+	d.own.said, d.own.version, d.own.surpassed = r.Hash, r.Version, false
 }
 
 // keepOwn puts what we have just signed into our own view.
@@ -114,7 +119,7 @@ func (d *Directory) signNode() (*item, error) {
 	if err != nil {
 		return nil, fmt.Errorf("say what we are: %w", err)
 	}
-	d.own.said, d.own.version = r.Hash, r.Version
+	d.stand(r)
 	return &item{rec: r}, nil
 }
 
@@ -162,7 +167,6 @@ func (m *merging) republish() {
 	if err != nil { // the versions are exhausted: nothing is left to say
 		return
 	}
-	m.own.surpassed = false
 	m.res.Own = true
 	m.keep(it)
 }

@@ -231,6 +231,11 @@ func inForce(all []*item, skip func(*keys.Revocation) bool) []*keys.Revocation {
 		if skip != nil && skip(r) || voided(r, out) {
 			continue
 		}
+		if r.Serial == "" && r.Cascade.IsZero() { // who is out for good admits nobody from then on
+			cascading := *r
+			cascading.Cascade = r.Issued
+			r = &cascading
+		}
 		out = append(out, r)
 	}
 	return out
@@ -241,13 +246,7 @@ func voided(r *keys.Revocation, by []*keys.Revocation) bool {
 		return false
 	}
 	return slices.ContainsFunc(by, func(q *keys.Revocation) bool {
-		if (keys.Public{Sign: q.Key}).ID() != r.Signer {
-			return false
-		}
-		if !q.Cascade.IsZero() {
-			return !r.Issued.Before(q.Cascade)
-		}
-		return q.Serial == "" && !r.Issued.Before(q.Issued)
+		return !q.Cascade.IsZero() && !r.Issued.Before(q.Cascade) && (keys.Public{Sign: q.Key}).ID() == r.Signer
 	})
 }
 

@@ -19,8 +19,9 @@ const (
 	feedsAtOnce  = 128
 )
 
-// Run gossips until the context ends. Probes of memberlist's that are under way then end by themselves within some seconds,
-// without sending; memberlist offers no way to wait for them.
+// Run gossips until the context ends; it is called once. Probes of memberlist's that are under way then end by themselves within some seconds,
+// without sending; memberlist offers no way to wait for them. (In a bubble of testing/synctest, sleep a minute before
+// the test returns.)
 func (g *Gossip) Run(ctx context.Context) error {
 	list, err := memberlist.Create(g.settings())
 	if err != nil {
