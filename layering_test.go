@@ -20,6 +20,7 @@ var below = map[string][]string{
 	"peer":          {"keys", "nat-traversal"},
 	"mesh":          {"keys", "l2", "nat-traversal", "peer"},
 	"cmd":           {"keys", "l2", "mesh", "integration"},
+	"packaging":     {},
 	"integration":   {"keys", "l2", "mesh"},
 	"bench":         {"keys", "l2", "mesh", "integration"},
 	"examples":      {"keys", "l2", "mesh", "integration"},

@@ -37,7 +37,7 @@ func run(duration time.Duration) error {
 	}
 	for i, t := range targets {
 		fmt.Printf("fuzz %d/%d %s %s\n", i+1, len(targets), t.dir, t.name)
-		cmd := exec.Command("go", "test", "-run=^$", "-fuzz=^"+t.name+"$", "-fuzztime="+duration.String(), "./"+t.dir)
+		cmd := exec.Command("go", "test", "-run=^$", "-fuzz=^"+t.name+"$", "-fuzztime="+duration.String(), "-fuzzminimizetime=1x", "./"+t.dir)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("%s %s: %w\n%s", t.dir, t.name, err, out)
 		}
