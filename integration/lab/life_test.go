@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -90,6 +91,45 @@ func TestCloseEndsEverything(t *testing.T) {
 	n.Site("late", SiteConfig{}).Host("late")
 	if err := l.Ready(t.Context()); !errors.Is(err, ErrClosed) {
 		t.Errorf("Ready after Close: %v", err)
+	}
+}
+
+// TestProgramsOutliveThreads starts programs from many threads and does what a lab does on threads: a program's parent, to
+// the kernel, is the thread that started it, and must not end.
+func TestProgramsOutliveThreads(t *testing.T) {
+	l := newLab(t)
+	n := l.Internet("isp")
+	var group sync.WaitGroup
+	commands := make(chan *exec.Cmd, 64)
+	for i := range cap(commands) {
+		host := n.Host(fmt.Sprintf("host%d", i), HostConfig{})
+		group.Go(func() {
+			cmd := host.Command(t.Context(), "sleep", "1000")
+			if err := cmd.Start(); err != nil {
+				t.Error(err)
+			}
+			if err := host.Do(func() error { return nil }); err != nil {
+				t.Error(err)
+			}
+			commands <- cmd
+		})
+	}
+	group.Wait()
+	close(commands)
+	other, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Internet("isp").Host("host", HostConfig{}).Command(t.Context(), "true").Run(); err != nil {
+		t.Error(err)
+	}
+	if err := other.Close(); err != nil {
+		t.Error(err)
+	}
+	for cmd := range commands {
+		if !alive(cmd.Process.Pid) {
+			t.Fatalf("process %d has died", cmd.Process.Pid)
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -55,18 +56,77 @@ func (m *machine) look() (*view, error) {
 	return v, nil
 }
 
-// newView makes the namespaces on a thread that ends afterwards: one that has left its mount namespace cannot be shared again.
+// newView makes a view of the network namespace net.
 func newView(net int, name, resolv string) (v *view, err error) {
 	done := make(chan struct{})
-	go func() {
+	viewMaker() <- func(base *viewBase) {
 		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		if base.err != nil {
+			err = base.err
+			return
+		}
 		v, err = unshareView(net, name, resolv)
-	}()
+		err = errors.Join(err, base.comeBack())
+	}
 	<-done
 	return v, err
 }
 
+// viewMaker returns the queue of the one goroutine that makes views, which it starts the first time and which lives as
+// long as the process. A thread that has had a mount namespace of its own shares its directory with no other and cannot
+// be given back to the runtime. It must not end, either: the runtime may have started programs from it before, and the
+// kernel takes the end of the thread for the death of their parent. So there is one such thread, and it stays.
+var viewMaker = sync.OnceValue(func() chan<- func(*viewBase) {
+	requests := make(chan func(*viewBase))
+	go func() {
+		runtime.LockOSThread()
+		base := newViewBase()
+		for request := range requests {
+			request(base)
+		}
+	}()
+	return requests
+})
+
+// viewBase is where the maker of views is between two.
+type viewBase struct {
+	net, mnt, uts int
+	err           error // what keeps it from making any
+}
+
+// newViewBase moves the thread to namespaces of its own, which those of views are copied from.
+func newViewBase() *viewBase {
+	b := new(viewBase)
+	if b.net, b.err = openThreadNet(); b.err != nil {
+		return b
+	}
+	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWUTS); err != nil {
+		b.err = fmt.Errorf("unshare mounts and host name: %w", err)
+		return b
+	}
+	// Mounts that the system gets later come through, and none goes back.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		b.err = fmt.Errorf("keep mounts to ourselves: %w", err)
+		return b
+	}
+	if b.mnt, b.err = openNS("mnt"); b.err == nil {
+		b.uts, b.err = openNS("uts")
+	}
+	return b
+}
+
+// comeBack leaves a view.
+func (b *viewBase) comeBack() error {
+	for _, ns := range [...]struct{ fd, kind int }{{b.uts, unix.CLONE_NEWUTS}, {b.net, unix.CLONE_NEWNET}, {b.mnt, unix.CLONE_NEWNS}} {
+		if err := unix.Setns(ns.fd, ns.kind); err != nil {
+			b.err = fmt.Errorf("leave a host's namespaces: %w", err)
+			return b.err
+		}
+	}
+	return nil
+}
+
+// unshareView moves the thread to a new view.
 func unshareView(net int, name, resolv string) (*view, error) {
 	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWUTS); err != nil {
 		return nil, fmt.Errorf("unshare mounts and host name: %w", err)
@@ -76,9 +136,6 @@ func unshareView(net int, name, resolv string) (*view, error) {
 	}
 	if err := unix.Sethostname([]byte(name)); err != nil {
 		return nil, fmt.Errorf("set host name %q: %w", name, err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return nil, fmt.Errorf("make mounts private: %w", err)
 	}
 	if err := mountRun(); err != nil {
 		return nil, err
