@@ -405,7 +405,8 @@ func FuzzGuard(f *testing.F) {
 	b := newBench()
 	for _, m := range []message{
 		b.ping(us, mallory), b.errand(alice, mallory), b.alive(alice, 3), b.suspect(us, mallory, 3), b.dead(mallory, mallory, 3),
-		{kind: kindAck, seq: 1}, {kind: kindNack, seq: 1},
+		{kind: kindAck, seq: 1},
+		{kind: kindNack, seq: 1},
 	} {
 		f.Add(b.packet(m))
 	}
