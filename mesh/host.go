@@ -39,6 +39,9 @@ func (machine) Listen(at netip.AddrPort) ([]udp.Conn, error) {
 // OpenSegment implements Host.
 func (machine) OpenSegment(cfg l2.TAPConfig) (l2.Device, error) { return l2.OpenTAP(cfg) }
 
+// CheckSegment says what would keep OpenSegment from working.
+func (machine) CheckSegment(cfg l2.TAPConfig) error { return l2.CheckTAP(cfg) }
+
 // Candidates implements Host.
 func (machine) Candidates(port uint16, tap string, prefixes []netip.Prefix) ([]traversal.Candidate, error) {
 	return traversal.Gather(port, func(ifname string, a netip.Addr) bool {

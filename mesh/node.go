@@ -57,6 +57,7 @@ type Node struct {
 	ended   chan struct{} // closed when the control goroutine is gone
 	dropped atomic.Uint64 // tasks that found no place
 	founded bool          // by this process
+	failed  bool          // it ended before it was ready
 	ready   atomic.Bool
 	pings   pinger
 	eventMu sync.Mutex       // events are told one at a time

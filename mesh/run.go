@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"meshd/keys"
+	"meshd/l2"
 	"meshd/mesh/api"
 	"meshd/mesh/directory"
 	"meshd/mesh/gossip"
@@ -34,23 +35,32 @@ func Run(ctx context.Context, cfg Config) error {
 	// outlives everything: its absence says that nothing is left.
 	stopServing, served, err := n.serve()
 	if err != nil {
-		return errors.Join(err, n.engine.Run(ended()), n.store.Close())
+		return errors.Join(err, n.engine.Run(ended()), n.closeState())
 	}
 	stopEngine, engineDone := background(n.engine.Run)
 	group, inner := errgroup.WithContext(ctx)
 	group.Go(func() error { return n.control(inner) })
 	group.Go(func() error { return n.live(inner, group) })
 	err = group.Wait()
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	n.failed = err != nil && !n.ready.Load()
 	n.goodbye()
 	err = errors.Join(err, n.closeSegment())
 	stopEngine()
-	err = errors.Join(err, <-engineDone, n.store.Close())
+	err = errors.Join(err, <-engineDone, n.closeState())
 	stopServing()
-	err = errors.Join(err, <-served)
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		return nil
+	return errors.Join(err, <-served)
+}
+
+// closeState lets go of the state directory. A network that was founded by a
+// start that failed goes with it: nothing is left half made.
+func (n *Node) closeState() error {
+	if n.founded && n.failed {
+		return n.store.Remove()
 	}
-	return err
+	return n.store.Close()
 }
 
 // background runs f until stop is called; done then yields its result.
@@ -84,26 +94,42 @@ func prepare(cfg Config) (*Node, error) {
 		ended:   make(chan struct{}),
 		started: time.Now(),
 	}
-	if err := n.load(); err != nil {
-		return nil, errors.Join(err, store.Close())
+	n.failed = true // until it runs
+	if err := n.checkHost(); err != nil {
+		return nil, errors.Join(err, n.closeState())
 	}
 	if n.conns, err = cfg.Host.Listen(cfg.Listen); err != nil {
-		return nil, errors.Join(err, store.Close())
+		return nil, errors.Join(err, n.closeState())
 	}
-	n.engine, err = peer.New(peer.Config{
+	if err = n.load(); err == nil {
+		n.engine, err = n.newEngine()
+	}
+	if err != nil {
+		for _, c := range n.conns {
+			err = errors.Join(err, c.Close())
+		}
+		return nil, errors.Join(err, n.closeState())
+	}
+	return n, nil
+}
+
+// checkHost says what would keep the node from its TAP, before a network is
+// founded or an invite used up.
+func (n *Node) checkHost() error {
+	if checker, ok := n.cfg.Host.(interface{ CheckSegment(l2.TAPConfig) error }); ok && !n.cfg.NoTAP {
+		return checker.CheckSegment(l2.TAPConfig{Name: n.cfg.TAP, MTU: DefaultMTU})
+	}
+	return nil
+}
+
+func (n *Node) newEngine() (*peer.Engine, error) {
+	return peer.New(peer.Config{
 		Identity: n.identity,
 		Conns:    n.conns,
 		Hello:    n.hello(),
 		Observer: n,
 		Logger:   n.log,
 	})
-	if err != nil {
-		for _, c := range n.conns {
-			err = errors.Join(err, c.Close())
-		}
-		return nil, errors.Join(err, store.Close())
-	}
-	return n, nil
 }
 
 func withDefaults(cfg *Config) {
@@ -121,12 +147,8 @@ func withDefaults(cfg *Config) {
 	}
 }
 
-// load reads who this node is and where it belongs.
+// load reads who this node is and where it belongs, or makes it so.
 func (n *Node) load() error {
-	var err error
-	if n.identity, err = n.store.LoadOrCreateIdentity(); err != nil {
-		return err
-	}
 	n.state.members = map[keys.NodeID]*member{}
 	n.state.pending = map[keys.NodeID]*pendingJoiner{}
 	n.state.self.stun = traversal.NewClient(newTxID)
@@ -135,18 +157,21 @@ func (n *Node) load() error {
 	if err != nil {
 		return err
 	}
-	switch {
-	case m != nil:
-		return n.adopt(m)
-	case n.cfg.Resume:
+	if m == nil && n.cfg.Resume {
 		return errors.New("resume: this node belongs to no network yet: run `meshd up` or `meshd up --join HOST` once")
-	case len(n.cfg.Join) > 0:
-		return nil
 	}
-	if m, err = found(n.store, n.identity, &n.cfg, time.Now()); err != nil {
+	if n.identity, err = n.store.LoadOrCreateIdentity(); err != nil {
 		return err
 	}
-	n.founded = true
+	if m == nil && len(n.cfg.Join) > 0 {
+		return nil
+	}
+	if m == nil {
+		n.founded = true
+		if m, err = found(n.store, n.identity, &n.cfg, time.Now()); err != nil {
+			return err
+		}
+	}
 	return n.adopt(m)
 }
 
@@ -229,13 +254,13 @@ func (n *Node) live(ctx context.Context, group *errgroup.Group) error {
 		}
 	}
 	if joining {
-		if err := n.firstMember(ctx); err != nil {
+		if err := n.firstMember(ctx, entries); err != nil {
 			return err
 		}
 	}
 	n.ready.Store(true)
 	n.event(Ready, n.readyLine(ctx))
-	<-ctx.Done()
+	n.keepEntries(ctx)
 	return nil
 }
 
