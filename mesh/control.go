@@ -39,6 +39,9 @@ func (n *Node) control(ctx context.Context) error {
 			f()
 			reconcile = false
 		case <-n.kick:
+			if n.state.joining != nil {
+				timer.Reset(n.pause())
+			}
 		case _, ok := <-changes:
 			if !ok {
 				changes = nil
@@ -80,6 +83,7 @@ func (n *Node) reconcile(now time.Time) {
 	n.expirePending(now)
 	n.keepNeighbours()
 	n.askSTUN(now)
+	n.catchUp(now)
 	if !now.Before(s.schedule.sync) {
 		s.schedule.sync = now.Add(syncEvery)
 		n.compareSome()
@@ -263,6 +267,19 @@ func (n *Node) keepNeighbours() {
 	for _, id := range s.neighbours {
 		if m := s.members[id]; m != nil && !m.left {
 			m.remote.Want()
+		}
+	}
+}
+
+// catchUp asks members again whose records we know to be ahead of ours.
+func (n *Node) catchUp(now time.Time) {
+	if now.Before(n.state.schedule.catchUp) {
+		return
+	}
+	n.state.schedule.catchUp = now.Add(tick)
+	for id, m := range n.state.members {
+		if m.up && n.state.dir.Behind(id, now) {
+			n.compare(m.remote)
 		}
 	}
 }

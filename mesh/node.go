@@ -92,6 +92,8 @@ type schedule struct {
 	sync   time.Time // compare records with a neighbour
 	cache  time.Time // write the cache
 	rates  time.Time // measure rates
+
+	catchUp time.Time // ask those again who know more than we
 }
 
 // member is a member as this node deals with it.

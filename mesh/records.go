@@ -126,9 +126,28 @@ func (n *Node) afterMerge(from *peer.Remote, delta [][]byte, res directory.Merge
 	if len(delta) > 0 {
 		n.push(from, delta)
 	}
+	if res.Own {
+		n.keepEpoch()
+	}
 	if len(res.Changed) > 0 || res.Network || res.Own {
 		n.state.schedule.cache = earlier(n.state.schedule.cache, time.Now().Add(cacheSoon))
 		n.wake()
+	}
+}
+
+// keepEpoch writes down that our records have moved above those that came back
+// from others: our state was lost or rolled back.
+func (n *Node) keepEpoch() {
+	const most = 64 // a step at a time, each synced; the rest is caught up with at the next start
+	for range most {
+		epoch, err := n.store.NextEpoch()
+		if err != nil {
+			n.log.Warn("write the epoch", "err", err)
+			return
+		}
+		if epoch >= n.state.dir.Epoch() {
+			return
+		}
 	}
 }
 

@@ -211,7 +211,14 @@ func (n *Node) adopt(m *membership) error {
 		Link:    gossipLink{n},
 		Logger:  n.log,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	s.gossip.Reachable(func(id keys.NodeID) bool {
+		r := n.engine.Remote(id)
+		return r != nil && r.Up()
+	})
+	return nil
 }
 
 // live brings the node up step by step and then waits for the end.

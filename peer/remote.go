@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"errors"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -99,6 +100,7 @@ type remoteControl struct {
 	pair       *probe.Pair
 	hourOffset int32 // the remote's hour minus ours, from its hello
 	paths      *path.Table
+	learnt     time.Time // what mayLearn has given out, as the time at which that is used up
 	wake       time.Time // when advance is called next
 	wgWake     time.Time // the session's own deadline
 	heapIndex  int
@@ -126,22 +128,51 @@ func (e *Engine) SetRemote(spec Spec) (*Remote, error) {
 func (e *Engine) setRemote(spec Spec, now time.Time) (*Remote, error) {
 	c := &e.control
 	r := c.byID[spec.ID()]
-	if r == nil {
-		var err error
-		if r, err = e.newRemote(spec.Public); err != nil {
+	if r == nil || r.Public != spec.Public { // other keys are another remote
+		if err := e.claim(spec, now); err != nil {
 			return nil, err
 		}
+		next, err := e.newRemote(spec.Public)
+		if err != nil {
+			return nil, err
+		}
+		if r != nil {
+			e.forget(r, now)
+		}
+		r = next
 		c.byID[r.ID] = r
 		c.byKey[spec.WireGuard] = r
-		c.tagsAgain = time.Time{}
+		c.tags.again = time.Time{}
 	}
-	if spec.HourOffset != r.hourOffset && spec.HourOffset != 0 {
-		r.hourOffset, c.tagsAgain = spec.HourOffset, time.Time{}
+	if spec.HourOffset != r.hourOffset {
+		r.hourOffset, c.tags.again = spec.HourOffset, time.Time{}
 	}
 	r.class.Store(uint32(spec.Class))
 	r.paths.SetCandidates(e.reachable(spec.Candidates), now)
 	c.schedule(r, now)
 	return r, nil
+}
+
+// ErrKeyTaken says that the remote claims a key of another's. A joiner's hello
+// proves its Ed25519 key alone, and the WireGuard key of a member is no secret:
+// who names it must not get between that member and us.
+var ErrKeyTaken = errors.New("another node has this WireGuard key")
+
+// claim makes sure that a new remote's WireGuard key is its own. Who holds a
+// certificate goes before who has only said hello.
+func (e *Engine) claim(spec Spec, now time.Time) error {
+	if own := e.identity.Public(); spec.ID() == own.ID() || spec.WireGuard == own.WireGuard {
+		return ErrKeyTaken
+	}
+	other := e.control.byKey[spec.WireGuard]
+	switch {
+	case other == nil || other.ID == spec.ID():
+		return nil
+	case other.Class() == Member || spec.Class != Member:
+		return ErrKeyTaken
+	}
+	e.forget(other, now)
+	return nil
 }
 
 // reachable leaves out addresses of a family that this node has no socket for,
@@ -197,7 +228,8 @@ func (e *Engine) forget(r *Remote, now time.Time) {
 	r.sink.Store(nil)
 	r.route.Store(nil)
 	r.act(r.session.Expire(now), netip.AddrPort{}, now)
-	c.tagsAgain = time.Time{}
+	r.dropQueue()
+	c.tags.again = time.Time{}
 	c.schedule(r, time.Time{})
 	delete(c.byID, r.ID)
 	delete(c.byKey, r.Public.WireGuard)
@@ -227,6 +259,9 @@ func (r *Remote) Attach(sink FrameSink) {
 	}
 	r.sink.Store(&sink)
 }
+
+// Up says whether there is a session and a path, without taking a lock.
+func (r *Remote) Up() bool { return r.session.SendKey() != nil && r.route.Load() != nil }
 
 // Class says what the remote may do.
 func (r *Remote) Class() Class { return Class(r.class.Load()) }
@@ -267,9 +302,7 @@ func (r *Remote) advance(now time.Time) {
 		r.drain(now)
 	}
 	r.greet(wanted, now)
-	r.pieceMu.Lock()
-	pieces := r.pieces.Expire(now)
-	r.pieceMu.Unlock()
+	pieces := r.expirePieces(now)
 	wake = earliest(wake, pieces, r.wgWake, r.queueDeadline(), r.helloDeadline(wanted), r.idleDeadline(wanted))
 	if !wake.IsZero() && wake.Before(now.Add(time.Millisecond)) {
 		wake = now.Add(time.Millisecond)
@@ -304,7 +337,7 @@ func (r *Remote) feedPaths(now time.Time) {
 			r.paths.Sent(r.engine.at(t))
 		}
 	}
-	if from := r.strange.Swap(nil); from != nil {
+	if from := r.strange.Swap(nil); from != nil && r.mayLearn(*from, now) {
 		r.paths.Learn(*from, now)
 		r.paths.Heard(*from, r.engine.at(r.strangeAt.Load()))
 	}
@@ -398,6 +431,16 @@ func (r *Remote) ping(p path.Ping, now time.Time) {
 	r.engine.send(p.Addr, r.pair.Append(nil, m, probe.Hour(now), p.Size))
 }
 
+// expirePieces gives up frames whose pieces do not come. A socket's goroutine
+// that has the pieces in hand may be busy with a TAP; nobody waits for that here.
+func (r *Remote) expirePieces(now time.Time) time.Time {
+	if !r.pieceMu.TryLock() {
+		return now.Add(time.Second)
+	}
+	defer r.pieceMu.Unlock()
+	return r.pieces.Expire(now)
+}
+
 func (r *Remote) queueDeadline() time.Time {
 	r.waitMu.Lock()
 	defer r.waitMu.Unlock()
@@ -416,7 +459,7 @@ func (r *Remote) idleDeadline(wanted bool) time.Time {
 
 // report tells the observer when the remote became reachable or ceased to be.
 func (r *Remote) report() {
-	up := r.session.SendKey() != nil && r.route.Load() != nil
+	up := r.Up()
 	if up == r.up {
 		return
 	}

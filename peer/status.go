@@ -50,7 +50,7 @@ func (r *Remote) Status() Status {
 	s := Status{
 		ID:            r.ID,
 		Class:         r.Class(),
-		Up:            r.session.SendKey() != nil && r.route.Load() != nil,
+		Up:            r.Up(),
 		Wanted:        !r.wantSince.IsZero(),
 		Observed:      r.observed,
 		Paths:         r.paths.Snapshot(),
