@@ -100,4 +100,9 @@ const (
 	cacheSoon = 2 * time.Second
 	// joinPatience is how long an entry point has to answer.
 	joinPatience = 8 * time.Second
+	// meetAgain is how long a hello may take that repeats an earlier one.
+	meetAgain = 3 * time.Second
+	// entriesEvery is how often the entry points are tried while nobody is
+	// reached.
+	entriesEvery = 10 * time.Second
 )

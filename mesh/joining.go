@@ -22,7 +22,8 @@ type joining struct {
 	entry   *peer.Remote
 	unsent  []byte // what found no session yet
 	wake    time.Time
-	shown   bool
+	shown   string // the words, as last told
+	notice  string // likewise, why nothing moves on
 	done    chan error
 	result  *join.Result
 }
@@ -152,6 +153,11 @@ func (n *Node) joinNetwork(ctx context.Context, e *entryPoints) error {
 	if e.invite != nil {
 		cfg.Trust = &keys.Trust{Root: e.invite.Root}
 	}
+	answer, cancel := ctx, context.CancelFunc(func() {})
+	if e.invite != nil { // nobody has to decide anything
+		answer, cancel = context.WithTimeout(ctx, joinPatience)
+	}
+	defer cancel()
 	met, at, err := n.meetFirst(ctx, e.addrs, cfg)
 	if err != nil {
 		return fmt.Errorf("join: %w", err)
@@ -162,28 +168,46 @@ func (n *Node) joinNetwork(ctx context.Context, e *entryPoints) error {
 	if err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
-	var patience <-chan time.Time
-	if e.invite != nil { // nobody has to decide anything
-		patience = time.After(joinPatience)
-	}
-	select {
-	case err = <-j.done:
-	case <-patience:
-		err = errors.New("the network's signer does not answer")
-	case <-ctx.Done():
-		return ctx.Err()
+	err = n.awaitAnswer(answer, j, at, cfg)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = errors.New("join: the network's signer does not answer")
 	}
 	if err != nil {
-		return fmt.Errorf("join: %w", err)
+		return err
 	}
 	if err := n.completeJoin(ctx, j); err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
 	n.event(Joined, "joined as "+j.result.Certificate.Name)
-	if _, _, err := n.meetFirst(ctx, []netip.AddrPort{at}, n.hello()); err != nil {
-		n.log.Warn("meet the entry point as a member", "addr", at.String(), "err", err)
-	}
 	return nil
+}
+
+// awaitAnswer waits until the join has an end. Where the entry point has lost
+// us, by a restart, it is met again.
+func (n *Node) awaitAnswer(ctx context.Context, j *joining, at netip.AddrPort, cfg hello.Config) error {
+	again := time.NewTicker(meetAgain)
+	defer again.Stop()
+	for {
+		select {
+		case err := <-j.done:
+			return err // which says "join" itself
+		case <-again.C:
+			if !j.entry.Status().Up {
+				n.meetAgain(ctx, []netip.AddrPort{at}, cfg)
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// meetAgain says hello for a short while. Who it is, the observer hears.
+func (n *Node) meetAgain(ctx context.Context, addrs []netip.AddrPort, cfg hello.Config) {
+	ctx, cancel := context.WithTimeout(ctx, meetAgain)
+	defer cancel()
+	if _, at, err := n.meetFirst(ctx, addrs, cfg); err != nil {
+		n.log.Debug("meet an entry point again", "addr", at.String(), "err", err)
+	}
 }
 
 // beginJoin opens the session in which join messages pass.
@@ -225,9 +249,15 @@ func (n *Node) advanceJoin(now time.Time) {
 	if j.unsent != nil && sendControl(j.entry, kindJoin, []byte{joinDirect}, j.unsent) {
 		j.unsent = nil
 	}
-	if words := j.machine.Words(); words != nil && !j.shown {
-		j.shown = true
-		n.event(WaitingForApproval, "waiting for an admin to approve: "+strings.Join(words, " "), words...)
+	words := j.machine.Words() // others, when the admin's node has restarted
+	if text := strings.Join(words, " "); text != j.shown && words != nil {
+		j.shown = text
+		n.event(WaitingForApproval, "waiting for an admin to approve: "+text, words...)
+	}
+	if notice := j.machine.Notice(); notice != j.notice {
+		if j.notice = notice; notice != "" {
+			n.event(Warning, "join: "+notice)
+		}
 	}
 	if err := j.machine.Err(); err != nil {
 		n.endJoin(nil, err)
@@ -272,20 +302,72 @@ func (n *Node) checkEntries(ctx context.Context, e *entryPoints) error {
 	return nil
 }
 
-// firstMember waits until a session with a member exists.
-func (n *Node) firstMember(ctx context.Context) error {
+// firstMember waits until a session with a member exists. The entry point may
+// have died since it let us in, so that it is met until then.
+func (n *Node) firstMember(ctx context.Context, e *entryPoints) error {
+	for !n.anyMember() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		met, cancel := context.WithCancel(ctx)
+		done := make(chan struct{})
+		go func() { defer close(done); n.meetAgain(met, e.addrs, n.hello()) }()
+		err := n.awaitMember(ctx, meetAgain)
+		cancel()
+		<-done
+		if err == nil {
+			return nil
+		}
+	}
+	return nil
+}
+
+// awaitMember waits for a session with a member.
+func (n *Node) awaitMember(ctx context.Context, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for {
-		for _, r := range n.engine.Remotes() {
-			if r.Class() == peer.Member && r.Status().Up {
-				return nil
-			}
-		}
+	for !n.anyMember() {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// anyMember says whether a session with a member exists.
+func (n *Node) anyMember() bool {
+	for _, r := range n.engine.Remotes() {
+		if r.Class() == peer.Member && r.Status().Up {
+			return true
+		}
+	}
+	return false
+}
+
+// keepEntries tries the entry points, looked up anew, as long as no member can
+// be reached: all of them may have moved since this node last saw them.
+func (n *Node) keepEntries(ctx context.Context) {
+	if len(n.cfg.Join) == 0 {
+		<-ctx.Done()
+		return
+	}
+	every := time.NewTicker(entriesEvery)
+	defer every.Stop()
+	for {
+		select {
+		case <-every.C:
+		case <-ctx.Done():
+			return
+		}
+		if n.anyMember() {
+			continue
+		}
+		if e, err := n.resolveEntries(ctx, true); err == nil {
+			n.meetAgain(ctx, e.addrs, n.hello())
 		}
 	}
 }
