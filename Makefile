@@ -25,7 +25,7 @@ format:
 
 vet:
 	@for t in $(TARGETS); do echo "vet $$t"; GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) vet ./... || exit 1; done
-	$(TOOL) staticcheck ./...
+	$(TOOL) staticcheck -checks all ./...
 
 unit:
 	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v /integration)

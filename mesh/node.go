@@ -2,7 +2,6 @@ package mesh
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"log/slog"
 	"net/netip"
@@ -251,9 +250,6 @@ func verify(trust keys.Trust) func(chain []byte, now time.Time) (*keys.Certifica
 		return cert, err
 	}
 }
-
-// rootOf returns the network's root key.
-func (m *membership) rootOf() ed25519.PublicKey { return ed25519.PublicKey(m.Root) }
 
 // event reports progress.
 func (n *Node) event(kind EventKind, text string, words ...string) {

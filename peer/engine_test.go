@@ -62,7 +62,6 @@ type node struct {
 	control []string
 	frames  [][]byte
 	stop    func()
-	changes chan struct{}
 }
 
 func (n *node) Met(r *hello.Result, at netip.AddrPort) {
