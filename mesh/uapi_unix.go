@@ -55,9 +55,13 @@ func removeUAPI(name string) error {
 	if err != nil {
 		return nil
 	}
-	listener, err := ipc.UAPIListen(name, file)
+	// Not by ipc.UAPIListen: what it starts to watch the socket races with its own end.
+	listener, err := net.FileListener(file)
 	if err != nil {
 		return errors.Join(err, file.Close())
+	}
+	if u, ok := listener.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(true)
 	}
 	return errors.Join(listener.Close(), file.Close())
 }
