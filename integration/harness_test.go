@@ -85,6 +85,13 @@ func newWorld(t *testing.T) *world {
 	return &world{T: t, lab: l, net: l.Internet("isp"), bin: bin, dir: t.TempDir()}
 }
 
+// under is the world in a subtest.
+func (w *world) under(t *testing.T) *world {
+	sub := *w
+	sub.T = t
+	return &sub
+}
+
 // within is a context that ends after so long.
 func (w *world) within(d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(w.Context(), d)

@@ -55,24 +55,24 @@ func TestRefused(t *testing.T) {
 	short := w.invite(home, "--expires", "1s")
 	expired := time.Now().Add(1500 * time.Millisecond)
 	good := w.invite(home)
-	rogue := w.rogue(good, home)
 
 	tests := []struct {
 		name   string
-		invite func() string
+		invite func(*world) string
 	}{
-		{"wrong", func() string { return good[:7] + strings.Repeat("A", len(good)-7) }},
-		{"cut", func() string { return good[:len(good)-9] }},
-		{"tampered", func() string { return tamper(good, len(good)/2) }},
-		{"tampered at the end", func() string { return tamper(good, len(good)-2) }},
-		{"used", func() string { return used }},
-		{"expired", func() string { time.Sleep(time.Until(expired)); return short }},
-		{"rogue server at home's address", rogue},
+		{"wrong", func(*world) string { return good[:7] + strings.Repeat("A", len(good)-7) }},
+		{"cut", func(*world) string { return good[:len(good)-9] }},
+		{"tampered", func(*world) string { return tamper(good, len(good)/2) }},
+		{"tampered at the end", func(*world) string { return tamper(good, len(good)-2) }},
+		{"used", func(*world) string { return used }},
+		{"expired", func(*world) string { time.Sleep(time.Until(expired)); return short }},
+		{"rogue server at home's address", rogue(good, home)},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
+			w := w.under(t)
 			host := w.net.Host("host"+strings.Map(letters, test.name), lab.HostConfig{})
-			n, invite := w.node(host), test.invite()
+			n, invite := w.node(host), test.invite(w)
 			start := time.Now()
 			out, err := n.Run(w.within(20*time.Second), "up", "--join", invite)
 			if took := time.Since(start); took > 10*time.Second {
@@ -127,8 +127,8 @@ func oneReason(stderr string) bool {
 }
 
 // rogue makes home's address lead to the founder of another network, and returns an invite of the true one.
-func (w *world) rogue(invite string, home *lab.Node) func() string {
-	return func() string {
+func rogue(invite string, home *lab.Node) func(*world) string {
+	return func(w *world) string {
 		w.Helper()
 		addrs := home.Host.Addrs()
 		w.must(home.Terminate())

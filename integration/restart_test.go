@@ -19,6 +19,7 @@ func TestKilledAndRestarted(t *testing.T) {
 	home, laptop, office := w.threeSites(lab.HostConfig{})
 	for _, victim := range []*lab.Node{home, laptop, office} {
 		t.Run(victim.Host.Name(), func(t *testing.T) {
+			w := w.under(t)
 			other := laptop
 			if victim == laptop {
 				other = office
