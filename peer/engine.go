@@ -34,6 +34,12 @@ const (
 	underLoadAt = handshakeQueue / 8
 	// underLoadFor is how long that lasts after the queue was last that full.
 	underLoadFor = time.Second
+	// probesInARow may be handled before something else gets its turn, so that a
+	// flood of pings starves neither handshakes nor deadlines.
+	probesInARow = 16
+	// maxMeetings bounds the hellos that are under way for members who do not
+	// answer probes.
+	maxMeetings = 256
 )
 
 // Observer is told what the engine cannot decide. It is called on the engine's
@@ -72,6 +78,7 @@ type Engine struct {
 
 	keys   atomic.Pointer[map[uint32]keyEntry] // by receiver index; replaced whole
 	counts Counts
+	queued atomic.Int64 // bytes of frames that wait for sessions, of all remotes
 
 	probeQ, handshakeQ, strangerQ chan *datagram
 
@@ -91,16 +98,23 @@ type control struct {
 	local     *wireguard.Local
 	byID      map[keys.NodeID]*Remote
 	byKey     map[[32]byte]*Remote
-	tags      probe.Table[*Remote]
-	tagsAgain time.Time // when the tags are computed anew; zero: now
+	tags      tags
 	deadlines deadlines
 	responder *hello.Responder
 	helloCfg  hello.Config
 	meetings  map[[8]byte]*meeting
+	meetAgain time.Time          // no meeting is due before; zero: none is
 	indexes   map[uint32]*Remote // WireGuard indexes of handshakes and keys
 	stun      *traversal.Responder
 	loadUntil time.Time
 	later     []func() // calls to the observer, made after the lock is given back
+}
+
+// tags is the table by which a probe's sender is found.
+type tags struct {
+	table probe.Table[*Remote]
+	again time.Time // when it is computed anew; zero: now
+	hour  uint32    // for which it was: the wall clock may be set
 }
 
 // New makes an engine. It does nothing until Run.
@@ -161,13 +175,17 @@ func (e *Engine) Run(ctx context.Context) error {
 func (e *Engine) loop(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for {
-		select { // what keeps existing sessions alive goes first
-		case d := <-e.probeQ:
-			e.locked(func(now time.Time) { e.handleProbe(d, now) })
-			continue
-		default:
+	for probes := 0; ; {
+		if probes < probesInARow { // what keeps existing sessions alive goes first
+			select {
+			case d := <-e.probeQ:
+				e.locked(func(now time.Time) { e.handleProbe(d, now) })
+				probes++
+				continue
+			default:
+			}
 		}
+		probes = 0
 		select {
 		case <-ctx.Done():
 			return nil
@@ -236,14 +254,15 @@ func (e *Engine) locked(f func(now time.Time)) {
 // and go, and tags change with the hour.
 func (e *Engine) updateTags(now time.Time) {
 	c := &e.control
-	if now.Before(c.tagsAgain) {
+	if now.Before(c.tags.again) && probe.Hour(now) == c.tags.hour {
 		return
 	}
+	c.tags.hour = probe.Hour(now)
 	entries := make([]probe.Entry[*Remote], 0, len(c.byID))
 	for _, r := range c.byID {
 		entries = append(entries, probe.Entry[*Remote]{Pair: r.pair, Offset: r.hourOffset, Value: r})
 	}
-	c.tagsAgain = c.tags.Update(entries, now)
+	c.tags.again = c.tags.table.Update(entries, now)
 }
 
 // call is locked for the methods that others call: the engine's goroutine then
@@ -288,14 +307,12 @@ func (e *Engine) untilNext() time.Duration {
 	c.Lock()
 	defer c.Unlock()
 	now := e.now()
-	next := c.tagsAgain.Sub(now)
+	next := c.tags.again.Sub(now)
 	if len(c.deadlines) > 0 {
 		next = min(next, c.deadlines[0].wake.Sub(now))
 	}
-	for _, m := range c.meetings {
-		if !m.wake.IsZero() {
-			next = min(next, m.wake.Sub(now))
-		}
+	if !c.meetAgain.IsZero() {
+		next = min(next, c.meetAgain.Sub(now))
 	}
 	return max(next, 0)
 }

@@ -1,7 +1,6 @@
 package peer
 
 import (
-	"crypto/rand"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -11,8 +10,16 @@ import (
 	"meshd/peer/wireguard"
 )
 
-// askEvery bounds how often a wish for a session is checked.
-const askEvery = 200 * time.Millisecond
+const (
+	// askEvery bounds how often a wish for a session is checked.
+	askEvery = 500 * time.Millisecond
+	// A remote names new addresses by sending from them: learnBurst at once, and
+	// one every learnEvery. Each is probed a few times, and the sources of what
+	// one node sends, or of what somebody replays, may be forged: without a bound
+	// we would multiply their packets.
+	learnBurst = 16
+	learnEvery = 2 * time.Second
+)
 
 // datagram is one that waits for the engine's goroutine.
 type datagram struct {
@@ -50,7 +57,7 @@ func (e *Engine) handleProbe(d *datagram, now time.Time) {
 		e.counts.Malformed.Add(1)
 		return
 	}
-	entry, ok := e.control.tags.Lookup(tag)
+	entry, ok := e.control.tags.table.Lookup(tag)
 	if !ok {
 		e.counts.UnknownProbe.Add(1)
 		return
@@ -65,18 +72,21 @@ func (e *Engine) handleProbe(d *datagram, now time.Time) {
 	case probe.Ping:
 		pong := probe.Message{Kind: probe.Pong, Transaction: m.Transaction, Observed: d.from}
 		e.send(d.from, r.pair.Append(nil, pong, probe.Hour(now), 0))
-		r.paths.Learn(d.from, now)
+		if r.mayLearn(d.from, now) {
+			r.paths.Learn(d.from, now)
+		}
 		if m.Flags&flagWant != 0 {
 			r.ask(d.from, now)
 		}
 	case probe.Pong:
-		r.paths.Pong(d.from, m.Transaction, now)
-		if r.asked != ([12]byte{}) && m.Transaction == r.asked {
+		fresh := r.paths.Pong(d.from, m.Transaction, now)
+		if fresh && m.Transaction == r.asked {
 			r.asked = [12]byte{}
 			r.lastUsed.Store(e.stamp(now))
 			r.rekeyForOther(now)
 		}
-		if m.Observed.IsValid() && m.Observed != r.observed {
+		// A pong that answers nothing is a replay and says nothing.
+		if fresh && m.Observed.IsValid() && m.Observed != r.observed {
 			r.observed = m.Observed
 			e.control.later = append(e.control.later, func() { e.observer.Changed(r) })
 		}
@@ -90,10 +100,27 @@ func (r *Remote) ask(from netip.AddrPort, now time.Time) {
 	if now.Before(r.askAt) {
 		return
 	}
-	r.askAt = now.Add(askEvery)
-	_, _ = rand.Read(r.asked[:]) // never fails (crypto/rand)
-	ping := probe.Message{Kind: probe.Ping, Transaction: r.asked}
-	r.engine.send(from, r.pair.Append(nil, ping, probe.Hour(now), 0))
+	if p, ok := r.paths.Ask(from, now); ok {
+		r.askAt, r.asked = now.Add(askEvery), p.Transaction
+		r.ping(p, now)
+	}
+}
+
+// mayLearn reports whether an address that something authentic came from may be
+// remembered, and takes new ones off the remote's budget.
+func (r *Remote) mayLearn(from netip.AddrPort, now time.Time) bool {
+	if r.paths.Known(from) {
+		return true
+	}
+	full := now.Add(-learnBurst * learnEvery)
+	if r.learnt.Before(full) {
+		r.learnt = full
+	}
+	if r.learnt.Add(learnEvery).After(now) {
+		return false
+	}
+	r.learnt = r.learnt.Add(learnEvery)
+	return true
 }
 
 // rekeyForOther makes new keys for a remote that asks for a session although we
@@ -190,7 +217,9 @@ func (e *Engine) initiation(msg []byte, from netip.AddrPort, now time.Time) {
 	}
 	r.lastUsed.Store(e.stamp(now))
 	r.act(out, from, now)
-	r.paths.Learn(from, now)
+	if r.mayLearn(from, now) {
+		r.paths.Learn(from, now)
+	}
 	r.advance(now)
 }
 

@@ -65,10 +65,17 @@ func (e *Engine) meet(to netip.AddrPort, cfg hello.Config, now time.Time, done f
 
 // advanceMeetings repeats the hellos whose time has come.
 func (e *Engine) advanceMeetings(now time.Time) {
-	for _, m := range e.control.meetings {
+	c := &e.control
+	if c.meetAgain.IsZero() || c.meetAgain.After(now) {
+		return
+	}
+	c.meetAgain = time.Time{}
+	for _, m := range c.meetings {
 		if !m.wake.IsZero() && !m.wake.After(now) {
 			e.advanceMeeting(m, now)
+			continue
 		}
+		c.meetAgain = earliest(c.meetAgain, m.wake)
 	}
 }
 
@@ -78,6 +85,7 @@ func (e *Engine) advanceMeeting(m *meeting, now time.Time) {
 		e.send(m.to, out)
 	}
 	m.wake = wake
+	e.control.meetAgain = earliest(e.control.meetAgain, wake)
 	e.finishMeeting(m)
 }
 
@@ -158,7 +166,7 @@ func (r *Remote) greet(wanted bool, now time.Time) {
 	}
 	cfg.Opens = 1 // it shares the budget of an address that has not answered
 	for _, p := range r.paths.Snapshot() {
-		if r.paths.Afford(p.Addr, now) {
+		if len(r.engine.control.meetings) < maxMeetings && r.paths.Afford(p.Addr, now) {
 			_, _ = r.engine.meet(p.Addr, cfg, now, nil) // its end is told to the observer
 		}
 	}

@@ -147,6 +147,10 @@ func (rx *receiver) body(r *Remote, kind inner.Kind, body []byte) {
 	case inner.KindFrame:
 		rx.frame(r, body)
 	case inner.KindFragment:
+		if Class(r.class.Load()) != Member {
+			r.drops.Add(1)
+			return
+		}
 		r.pieceMu.Lock()
 		frame, ok := r.pieces.Add(body, rx.now)
 		if ok {

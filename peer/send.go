@@ -18,6 +18,9 @@ const (
 	maxQueued = 128
 	// maxQueueAge is how long they wait.
 	maxQueueAge = time.Second
+	// maxQueuedBytes is how much all of them may be: a broadcast waits once for
+	// every member that is away.
+	maxQueuedBytes = 8 << 20
 	// arenaSize holds one batch of sealed datagrams: what one UDP_SEGMENT send
 	// takes at most.
 	arenaSize = 64 << 10
@@ -214,14 +217,42 @@ type waitingFrame struct {
 // when there are too many.
 func (r *Remote) wait(frame []byte) {
 	r.waitMu.Lock()
+	if Class(r.class.Load()) != Member { // forgotten meanwhile
+		r.waitMu.Unlock()
+		return
+	}
 	if len(r.wq) >= maxQueued {
-		r.wq = r.wq[1:]
+		r.dequeue()
 		r.drops.Add(1)
 	}
-	r.wq = append(r.wq, waitingFrame{append([]byte(nil), frame...), r.engine.now()})
+	if r.engine.queued.Add(int64(len(frame))) > maxQueuedBytes {
+		r.engine.queued.Add(-int64(len(frame)))
+		r.drops.Add(1)
+	} else {
+		r.wq = append(r.wq, waitingFrame{append([]byte(nil), frame...), r.engine.now()})
+	}
 	r.waiting.Store(int32(len(r.wq)))
 	r.waitMu.Unlock()
 	r.engine.attend(r)
+}
+
+// dequeue takes the oldest frame out of the queue. r.waitMu is held.
+func (r *Remote) dequeue() {
+	r.engine.queued.Add(-int64(len(r.wq[0].data)))
+	r.wq[0] = waitingFrame{}
+	r.wq = r.wq[1:]
+}
+
+// dropQueue forgets the frames that wait.
+func (r *Remote) dropQueue() {
+	r.waitMu.Lock()
+	defer r.waitMu.Unlock()
+	for len(r.wq) > 0 {
+		r.dequeue()
+		r.drops.Add(1)
+	}
+	r.wq = nil
+	r.waiting.Store(0)
 }
 
 // drain sends the frames that waited, now that there is a key and a route.
@@ -238,7 +269,7 @@ func (r *Remote) drain(now time.Time) {
 		} else {
 			r.txBytes.Add(uint64(len(w.data)))
 		}
-		r.wq = r.wq[1:]
+		r.dequeue()
 	}
 	if len(r.wq) == 0 {
 		r.wq = nil

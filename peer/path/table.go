@@ -111,15 +111,16 @@ func (t *Table) Want(on bool, now time.Time) {
 	t.wanted = on
 }
 
-// Pong says that the remote answered transaction, from addr.
-func (t *Table) Pong(addr netip.AddrPort, transaction [12]byte, now time.Time) {
+// Pong says that the remote answered transaction, from addr. It reports whether
+// that answers a ping of ours; if not, it is late, repeated or replayed.
+func (t *Table) Pong(addr netip.AddrPort, transaction [12]byte, now time.Time) (fresh bool) {
 	c, i := t.pinged(transaction)
 	if c == nil {
-		return
+		return false
 	}
 	if c.addr != unmap(addr) {
 		t.Learn(addr, now) // alive, but not where it was asked
-		return
+		return false
 	}
 	ping := c.pings[i]
 	c.pings = slices.Delete(c.pings, i, i+1)
@@ -128,7 +129,11 @@ func (t *Table) Pong(addr netip.AddrPort, transaction [12]byte, now time.Time) {
 		t.choose(c, now)
 	}
 	t.judge(now)
+	return true
 }
+
+// Known reports whether an address is remembered.
+func (t *Table) Known(addr netip.AddrPort) bool { return t.find(addr) != nil }
 
 // Heard says that authenticated transport data came from addr. Saying the same
 // again changes nothing.
@@ -304,6 +309,20 @@ func later(a, b time.Time) time.Time {
 		return b
 	}
 	return a
+}
+
+// Ask makes a ping to an address at once; ok is false when its budget is spent.
+func (t *Table) Ask(addr netip.AddrPort, now time.Time) (p Ping, ok bool) {
+	c := t.find(addr)
+	if c == nil || (!c.verified(now) && c.budget.free().After(now)) {
+		return p, false
+	}
+	t.pings = t.pings[:0]
+	t.ping(c, 0, now)
+	if len(t.pings) == 0 {
+		return p, false
+	}
+	return t.pings[0], true
 }
 
 // Afford reports whether something other than a ping may be sent to an address
