@@ -7,8 +7,8 @@ import (
 	"net/netip"
 )
 
-// maxBlocks is how many connections to a network have addresses at a time.
-const maxBlocks = 1024
+// maxBlocks is how many connections to a network have addresses at a time. (The name server has the next one's.)
+const maxBlocks = 1023
 
 // Addresses that every network has. They are routed to the core.
 var (
@@ -22,8 +22,11 @@ var (
 	carrierLAN = netip.MustParsePrefix("100.64.0.0/26")
 )
 
-// firstHost is the number of the first host in a LAN. Lower ones are routers'.
-const firstHost = 10
+// Numbers of hosts in a LAN. Lower ones are routers'; a /26 has no higher ones.
+const (
+	firstHost = 10
+	lastHost  = 60
+)
 
 // block is the addresses of one connection to a network: what a provider gives a customer.
 type block int

@@ -231,8 +231,11 @@ func (h *Host) Renumber() error {
 		if n.up != nil {
 			return n.up.renumber()
 		}
-		n.seat = n.site.next
-		n.site.next++
+		seat, err := n.site.seat()
+		if err != nil {
+			return err
+		}
+		n.seat = seat
 		return n.number()
 	})
 }

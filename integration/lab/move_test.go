@@ -111,6 +111,31 @@ func TestRenumber(t *testing.T) {
 	})
 }
 
+func TestFullLAN(t *testing.T) {
+	l := newLab(t)
+	site := l.Internet("isp").Site("site", SiteConfig{})
+	site.Host("first")
+	mover := site.Host("mover")
+	for range 3 * (lastHost - firstHost) { // around and around
+		if err := mover.Renumber(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range lastHost - firstHost - 1 {
+		site.Host("one more")
+	}
+	if err := l.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := mover.Renumber(); err == nil {
+		t.Error("a full LAN has another address")
+	}
+	site.Host("too many")
+	if err := l.Ready(t.Context()); err == nil {
+		t.Error("a full LAN has room for another host")
+	}
+}
+
 func TestCarrier(t *testing.T) {
 	l := newLab(t)
 	n := l.Internet("isp")

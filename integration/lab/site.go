@@ -278,10 +278,26 @@ func (s *Site) take(n *nic, port end) error {
 		return fmt.Errorf("plug %s into the LAN of %q: %w", port.name, s.name, err)
 	}
 	s.lab.await(s.lan)
-	n.site, n.far, n.seat = s, port, s.next
-	s.next++
+	n.site, n.far = s, port
+	if n.seat, err = s.seat(); err != nil {
+		return err
+	}
 	s.hosts = append(s.hosts, n)
 	return n.number()
+}
+
+// seat finds a free number for a host: the next one, so that a host that comes back does not get its old one.
+func (s *Site) seat() (int, error) {
+	for range lastHost - firstHost + 1 {
+		seat := s.next
+		if s.next++; s.next > lastHost {
+			s.next = firstHost
+		}
+		if !slices.ContainsFunc(s.hosts, func(n *nic) bool { return n.seat == seat }) {
+			return seat, nil
+		}
+	}
+	return 0, fmt.Errorf("the LAN of %q is full", s.name)
 }
 
 // release forgets a host that leaves.
