@@ -1,0 +1,210 @@
+package offload
+
+import "encoding/binary"
+
+const (
+	// maxHeader bounds the headers of a super-frame: Ethernet, tags, IP with its
+	// options or extension headers, TCP.
+	maxHeader = 512
+	// minSegment is the least payload worth a segment. A path that leaves less is
+	// not asked for.
+	minSegment = 64
+)
+
+// Cutter makes frames of what a host hands over: segments of super-frames, whole
+// checksums where the host left them out, and smaller segments where a path
+// needs them. It can be asked for one frame after the other, so that a
+// super-frame may have any number. The zero value is ready for Begin.
+//
+// It works in place. The headers of a segment are written over the end of the
+// segment before, which has gone by then: nothing is copied but headers.
+type Cutter struct {
+	data   []byte
+	header [maxHeader]byte // of the super-frame, as it was
+	pkt    packet
+	cut    bool // else data is the one frame
+	done   bool
+	mss    int    // payload of each segment but the last
+	at     int    // payload that has gone
+	addrs  uint64 // sum of the pseudo-header, without the length
+	ipLen  int    // of the IPv4 header
+	seq    uint32
+	id     uint16
+	flags  uint8
+}
+
+// Begin takes a frame as the host handed it over. It belongs to the Cutter until
+// Next has reported the end. TCP segments are made no larger than limit (0: as the
+// host says); what may not be cut stays as large as it is.
+//
+// It reports false when the header does not fit the frame: it is to be dropped.
+func (c *Cutter) Begin(f Frame, limit int) bool {
+	c.data, c.at, c.cut, c.done = f.Data, 0, false, false
+	switch f.gso() {
+	case GSONone:
+		return c.beginWhole(f, limit)
+	case GSOTCPv4, GSOTCPv6:
+		return f.Flags&FlagNeedsCsum != 0 && c.locate(f, protoTCP) && c.beginTCP(int(f.GSOSize), limit)
+	case GSOUDP:
+		return f.Flags&FlagNeedsCsum != 0 && c.locate(f, protoUDP) && c.begin(int(f.GSOSize))
+	}
+	return false
+}
+
+// locate finds the headers of a super-frame. Where the transport header is, the
+// host says: it may be behind extension headers.
+func (c *Cutter) locate(f Frame, proto uint8) bool {
+	b, p := f.Data, &c.pkt
+	p.l3, p.v6 = network(b)
+	p.l4, p.proto = int(f.CsumStart), proto
+	if p.l3 == 0 {
+		return false
+	}
+	if p.v6 {
+		if p.l4 < p.l3+ip6Len || f.gso() == GSOTCPv4 {
+			return false
+		}
+	} else {
+		ipLen := int(b[p.l3]&15) * 4
+		if ipLen < ip4Len || p.l4 != p.l3+ipLen || b[p.l3+9] != proto || f.gso() == GSOTCPv6 {
+			return false
+		}
+	}
+	if proto == protoUDP {
+		p.end = p.l4 + udpLen
+		return f.CsumOffset == csumOfUDP && p.end <= len(b)
+	}
+	if f.CsumOffset != csumOfTCP || p.l4+tcpLen > len(b) {
+		return false
+	}
+	p.end = p.l4 + tcpHeaderLen(b[p.l4:])
+	return p.end >= p.l4+tcpLen && p.end <= len(b)
+}
+
+// beginTCP needs pkt.
+func (c *Cutter) beginTCP(mss, limit int) bool {
+	p := &c.pkt
+	if fit := limit - p.end; limit > 0 && fit < mss && fit >= minSegment && c.unfragmented() && sizable(c.data[p.l4:]) {
+		mss = fit
+	}
+	return c.begin(mss)
+}
+
+// unfragmented reports that identifications mean nothing (RFC 6864), so that there
+// may be more segments than the host has set some apart for.
+func (c *Cutter) unfragmented() bool { return c.pkt.v6 || c.data[c.pkt.l3+6]&ip4DF != 0 }
+
+// begin starts to cut what pkt describes.
+func (c *Cutter) begin(mss int) bool {
+	p, b := &c.pkt, c.data
+	if mss <= 0 || p.end > maxHeader {
+		return false
+	}
+	copy(c.header[:], b[:p.end])
+	c.cut, c.mss = true, mss
+	c.addrs = addresses(b, p.l3, p.v6, p.proto)
+	c.ipLen = p.l4 - p.l3
+	if !p.v6 {
+		c.id = binary.BigEndian.Uint16(b[p.l3+4:])
+	}
+	if p.proto == protoTCP {
+		c.seq, c.flags = binary.BigEndian.Uint32(b[p.l4+4:]), b[p.l4+13]
+	}
+	return true
+}
+
+// beginWhole is Begin for what is no super-frame: a checksum may be missing, and a
+// TCP segment may be too large for the path.
+func (c *Cutter) beginWhole(f Frame, limit int) bool {
+	partial := f.Flags&FlagNeedsCsum != 0
+	if limit > 0 && len(f.Data) > limit {
+		p, ok := parse(f.Data)
+		if ok && p.proto == protoTCP && limit-p.end >= minSegment && (!partial && p.sound(f.Data) || partial && p.leftOut(f)) {
+			c.pkt = p
+			if c.unfragmented() && sizable(f.Data[p.l4:]) {
+				return c.begin(limit - p.end)
+			}
+		}
+	}
+	return !partial || complete(f)
+}
+
+// leftOut reports that it is the packet's own checksum that f leaves to us.
+func (p packet) leftOut(f Frame) bool {
+	return int(f.CsumStart) == p.l4 && f.CsumOffset == csumOfTCP
+}
+
+// complete fills in a checksum that the host left out. It reports false when there
+// is no place for it.
+func complete(f Frame) bool {
+	start, at := int(f.CsumStart), int(f.CsumStart)+int(f.CsumOffset)
+	if start < etherLen || at+2 > len(f.Data) {
+		return false
+	}
+	s := ^fold(sum(f.Data[start:], 0)) // the field has the pseudo-header in it
+	if s == 0 && f.CsumOffset == csumOfUDP {
+		s = 0xffff // RFC 768: zero is for none
+	}
+	putSum(f.Data[at:], s)
+	return true
+}
+
+// Next returns the next frame, valid until the next call, and false when there is
+// none left.
+func (c *Cutter) Next() ([]byte, bool) {
+	if c.done {
+		return nil, false
+	}
+	if !c.cut {
+		c.done = true
+		return c.data, true
+	}
+	p := &c.pkt
+	end := min(c.at+c.mss, len(c.data)-p.end)
+	b := c.data[c.at : p.end+end : p.end+end]
+	copy(b, c.header[:p.end])
+	c.done = end == len(c.data)-p.end
+	c.finish(b)
+	c.at = end
+	return b, true
+}
+
+// finish sets what differs between the segments.
+func (c *Cutter) finish(b []byte) {
+	p := &c.pkt
+	if p.v6 {
+		binary.BigEndian.PutUint16(b[p.l3+4:], uint16(len(b)-p.l3-ip6Len))
+	} else {
+		binary.BigEndian.PutUint16(b[p.l3+4:], c.id)
+		c.id++
+		setIP4(b[p.l3:], c.ipLen, len(b)-p.l3)
+	}
+	size := uint16(len(b) - p.l4)
+	field := b[p.l4+csumOfUDP:]
+	if p.proto == protoTCP {
+		field = b[p.l4+csumOfTCP:]
+		c.finishTCP(b[p.l4:])
+	} else {
+		binary.BigEndian.PutUint16(b[p.l4+4:], size)
+	}
+	field[0], field[1] = 0, 0
+	s := ^fold(sum(b[p.l4:], c.addrs+word(size)))
+	if s == 0 && p.proto == protoUDP {
+		s = 0xffff
+	}
+	putSum(field, s)
+}
+
+// finishTCP: CWR is for the first segment (RFC 3168, 6.1.2), FIN and PSH are for
+// the last.
+func (c *Cutter) finishTCP(tcp []byte) {
+	binary.BigEndian.PutUint32(tcp[4:], c.seq+uint32(c.at))
+	flags := c.flags
+	if c.at > 0 {
+		flags &^= flagCWR
+	}
+	if !c.done {
+		flags &^= flagFIN | flagPSH
+	}
+	tcp[13] = flags
+}
