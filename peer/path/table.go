@@ -96,6 +96,21 @@ func (t *Table) Learn(addr netip.AddrPort, now time.Time) {
 	}
 }
 
+// Vouch says that something secret that was sent to addr has come back: whoever
+// is there takes part. Its budget is whole again, so that an address that did not
+// answer for long is confirmed as soon as the remote is back.
+func (t *Table) Vouch(addr netip.AddrPort, now time.Time) {
+	c := t.add(addr, now)
+	if c == nil {
+		return
+	}
+	c.learnt = later(c.learnt, now)
+	if !c.up {
+		c.budget = budget{}
+		c.rouse()
+	}
+}
+
 // Want says whether frames wait for the remote or a session with it is in use.
 // What was up before a long pause has to be confirmed again.
 func (t *Table) Want(on bool, now time.Time) {
@@ -311,18 +326,25 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// Ask makes a ping to an address at once; ok is false when its budget is spent.
-func (t *Table) Ask(addr netip.AddrPort, now time.Time) (p Ping, ok bool) {
+// Ask makes a ping to an address at once, in answer to a packet that just came
+// from there. Where the address has no budget left for it, extra is false: it
+// may go only in the place of the packet's other answer, and is free then.
+func (t *Table) Ask(addr netip.AddrPort, now time.Time) (p Ping, extra, ok bool) {
 	c := t.find(addr)
-	if c == nil || (!c.verified(now) && c.budget.free().After(now)) {
-		return p, false
+	if c == nil {
+		return p, false, false
 	}
+	was := c.budget
+	extra = c.verified(now) || !was.free().After(now)
 	t.pings = t.pings[:0]
 	t.ping(c, 0, now)
-	if len(t.pings) == 0 {
-		return p, false
+	if !extra {
+		c.budget = was
 	}
-	return t.pings[0], true
+	if len(t.pings) == 0 {
+		return p, false, false
+	}
+	return t.pings[0], extra, true
 }
 
 // Afford reports whether something other than a ping may be sent to an address
