@@ -90,6 +90,7 @@ type schedule struct {
 	gather time.Time // look at the host's addresses
 	sync   time.Time // compare records with a neighbour
 	cache  time.Time // write the cache
+	cached time.Time // when that was done last
 	rates  time.Time // measure rates
 
 	catchUp time.Time // ask those again who know more than we

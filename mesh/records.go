@@ -82,7 +82,7 @@ func (n *Node) seedDirectory(m *membership, now time.Time) error {
 // saveCache writes what is known, if it changed.
 func (n *Node) saveCache() {
 	s := &n.state
-	s.schedule.cache = time.Time{}
+	s.schedule.cache, s.schedule.cached = time.Time{}, time.Now()
 	c := cache{Records: s.dir.Snapshot(), LastGood: map[string]string{}}
 	for id, at := range s.lastGood {
 		c.LastGood[id.String()] = at.String()
@@ -130,7 +130,11 @@ func (n *Node) afterMerge(from *peer.Remote, delta [][]byte, res directory.Merge
 		n.keepEpoch()
 	}
 	if len(res.Changed) > 0 || res.Network || res.Own {
-		n.state.schedule.cache = earlier(n.state.schedule.cache, time.Now().Add(cacheSoon))
+		due := time.Now()
+		if next := n.state.schedule.cached.Add(cacheSoon); next.After(due) {
+			due = next
+		}
+		n.state.schedule.cache = earlier(n.state.schedule.cache, due)
 		n.wake()
 	}
 }
