@@ -68,6 +68,7 @@ type Remote struct {
 	route    atomic.Pointer[route]
 	sink     atomic.Pointer[FrameSink]
 	lastUsed atomic.Int64 // Engine.stamp, 0: never; frames and control messages, both ways
+	carried  atomic.Int64 // likewise of frames alone
 	attended atomic.Bool
 
 	tickSession atomic.Bool // a mark on a key asked for Session.Tick
@@ -348,6 +349,9 @@ func (r *Remote) feedPaths(now time.Time) {
 		if t := to.sent.Load(); t != 0 {
 			r.paths.Sent(r.engine.at(t))
 		}
+	}
+	if t := r.carried.Load(); t != 0 {
+		r.paths.Used(r.engine.at(t))
 	}
 	if from := r.strange.Swap(nil); from != nil && r.mayLearn(*from, now) {
 		r.paths.Learn(*from, now)

@@ -48,7 +48,7 @@ type Table struct {
 	alarmed    bool      // the active path is failing, and the others were roused
 	switched   time.Time // when the active path last changed
 	sent       time.Time // when data was last sent
-	heard      time.Time // when data was last heard, from anywhere
+	used       time.Time // when a frame last went or came
 	pings      []Ping    // what Tick returns; reused
 }
 
@@ -157,7 +157,6 @@ func (t *Table) Heard(addr netip.AddrPort, now time.Time) {
 	if c != nil && !now.After(c.data) {
 		return
 	}
-	t.heard = later(t.heard, now)
 	if c == nil || !c.up {
 		t.Learn(addr, now)
 		if c = t.find(addr); c == nil {
@@ -172,6 +171,10 @@ func (t *Table) Heard(addr netip.AddrPort, now time.Time) {
 		t.active.poked = true
 	}
 }
+
+// Used says that a frame went or came at that time. The active path is watched
+// closely for a while: control messages alone, which never cease, are no reason.
+func (t *Table) Used(at time.Time) { t.used = later(t.used, at) }
 
 // Sent says that data was sent to the active path. Saying the same again changes
 // nothing.
