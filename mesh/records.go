@@ -120,12 +120,15 @@ func (n *Node) handleRecords(from *peer.Remote, msg []byte) {
 // who is a member no longer.
 func (n *Node) afterMerge(from *peer.Remote, delta [][]byte, res directory.MergeResult) {
 	for _, alarm := range res.Alarms {
-		n.log.Warn("record alarm", "kind", alarm.Kind, "owner", alarm.Owner.String())
+		if last, known := n.state.alarms[alarm]; !known || time.Since(last) > time.Minute {
+			n.log.Warn("record alarm", "kind", alarm.Kind, "owner", alarm.Owner.String())
+		}
 		n.state.alarms[alarm] = time.Now()
 	}
 	if len(delta) > 0 {
 		n.push(from, delta)
 	}
+	n.noteRevocations()
 	if res.Own {
 		n.keepEpoch()
 	}
@@ -136,6 +139,14 @@ func (n *Node) afterMerge(from *peer.Remote, delta [][]byte, res directory.Merge
 		}
 		n.state.schedule.cache = earlier(n.state.schedule.cache, due)
 		n.wake()
+	}
+}
+
+// noteRevocations shows the engine's goroutine, which judges hellos, who is out.
+func (n *Node) noteRevocations() {
+	list := n.state.dir.Revocations()
+	if last := n.banned.Load(); last == nil || len(*last) != len(list) || !slices.Equal(*last, list) {
+		n.banned.Store(&list)
 	}
 }
 
