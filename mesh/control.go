@@ -108,7 +108,7 @@ func (n *Node) reconcile(now time.Time) {
 // takes them from everybody else.
 func (n *Node) reconcileMembers(now time.Time) {
 	s := &n.state
-	self := n.identity.Public().ID()
+	self := n.self
 	ids := make([]keys.NodeID, 0, len(s.members)+1)
 	for _, d := range s.dir.Members() {
 		ids = append(ids, d.ID)
@@ -247,7 +247,7 @@ func (n *Node) reconcileSegment() {
 		return
 	}
 	prefixes := n.prefixes()
-	if own := ownAddresses(n.identity.Public().ID(), prefixes); !slices.Equal(own, s.addresses) {
+	if own := ownAddresses(n.self, prefixes); !slices.Equal(own, s.addresses) {
 		n.engine.Exclude(prefixes)
 		if err := s.setAddresses(own); err != nil {
 			n.log.Warn("set addresses", "err", err)
@@ -255,7 +255,7 @@ func (n *Node) reconcileSegment() {
 		}
 		s.addresses = own
 	}
-	if d := n.state.dir.Member(n.identity.Public().ID()); d != nil && d.Certificate.Roles.String() != s.roles {
+	if d := n.state.dir.Member(n.self); d != nil && d.Certificate.Roles.String() != s.roles {
 		s.roles = d.Certificate.Roles.String()
 		s.sw.SetOwn(allowFor(d))
 	}

@@ -49,6 +49,7 @@ type Node struct {
 	log      *slog.Logger
 	store    *keys.Store
 	identity *keys.Identity
+	self     keys.NodeID // of identity
 	conns    []udp.Conn
 	engine   *peer.Engine
 	started  time.Time
@@ -157,7 +158,7 @@ func (n *Node) do(ctx context.Context, f func()) error {
 	select {
 	case n.tasks <- task:
 	case <-n.ended:
-		return errEnding
+		return firstOf(ctx.Err(), errEnding)
 	case <-ctx.Done():
 		return ctx.Err()
 	}

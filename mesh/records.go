@@ -53,7 +53,7 @@ func (n *Node) seedDirectory(m *membership, now time.Time) error {
 		raws = append(raws, m.Network)
 	}
 	s.dir.Load(raws, now)
-	if s.dir.Member(n.identity.Public().ID()) == nil {
+	if s.dir.Member(n.self) == nil {
 		return errors.New("read membership: our own certificate is not valid for our network")
 	}
 	raw, err := n.store.Load(stateCache)

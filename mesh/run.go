@@ -42,7 +42,7 @@ func Run(ctx context.Context, cfg Config) error {
 	group.Go(func() error { return n.control(inner) })
 	group.Go(func() error { return n.live(inner, group) })
 	err = group.Wait()
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, errEnding)) {
 		err = nil
 	}
 	n.failed = err != nil && !n.ready.Load()
@@ -171,6 +171,7 @@ func (n *Node) load() error {
 	if n.identity, err = n.store.LoadOrCreateIdentity(); err != nil {
 		return err
 	}
+	n.self = n.identity.Public().ID()
 	if m == nil && len(n.cfg.Join) > 0 {
 		return nil
 	}
@@ -196,7 +197,7 @@ func (n *Node) adopt(m *membership) (err error) {
 	if err != nil {
 		return err
 	}
-	id := n.identity.Public().ID()
+	id := n.self
 	s := &n.state
 	s.membership = m
 	s.dir = directory.New(m.trust(), id)
@@ -333,7 +334,7 @@ func (n *Node) readyLine(ctx context.Context) string {
 	name := n.cfg.Name
 	_ = n.do(ctx, func() {
 		name = n.ownName()
-		id := n.identity.Public().ID()
+		id := n.self
 		for _, a := range ownAddresses(id, n.prefixes()) {
 			info = append(info, a.Addr().String())
 		}
@@ -386,7 +387,7 @@ func (n *Node) resolveConfigured(ctx context.Context) error {
 
 // ownName is this node's name in the network.
 func (n *Node) ownName() string {
-	if d := n.state.dir.Member(n.identity.Public().ID()); d != nil {
+	if d := n.state.dir.Member(n.self); d != nil {
 		return d.Display
 	}
 	return n.cfg.Name

@@ -320,7 +320,7 @@ func (n *Node) hosts() []api.Host {
 	for _, d := range n.state.dir.Members() {
 		byID[d.ID.String()] = d
 	}
-	self := n.identity.Public().ID().String()
+	self := n.self.String()
 	prefixes := n.prefixes()
 	hosts := []api.Host{}
 	for _, h := range n.state.segment.sw.Hosts() {
@@ -424,7 +424,7 @@ func (n *Node) status(now time.Time) *api.Status {
 }
 
 func (n *Node) describeSelf(now time.Time) api.Self {
-	id := n.identity.Public().ID()
+	id := n.self
 	self := api.Self{
 		ID: id.String(), Name: n.cfg.Name, Roles: []string{}, Addresses: []netip.Addr{}, MAC: macOf(id).String(),
 		MTU: DefaultMTU, Endpoints: []api.Endpoint{}, UptimeSeconds: now.Sub(n.started).Seconds(), Ready: n.ready.Load(),
@@ -462,7 +462,7 @@ func (n *Node) health() []api.Health {
 		}
 	}
 	if n.state.dir != nil {
-		list = append(list, certificateHealth(n.state.dir.Member(n.identity.Public().ID()))...)
+		list = append(list, certificateHealth(n.state.dir.Member(n.self))...)
 	}
 	for alarm, at := range n.state.alarms {
 		list = append(list, api.Health{

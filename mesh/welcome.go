@@ -189,7 +189,7 @@ func (n *Node) introduce(from *peer.Remote, msg []byte, now time.Time) {
 	case from.Class() != peer.Member:
 		return // it waits here no longer
 	}
-	self := n.identity.Public().ID()
+	self := n.self
 	if s.desk != nil && (signer.IsZero() || signer == self) {
 		for _, reply := range s.desk.ReceiveFrom(from.Public, at, msg, now) {
 			sendControl(from, kindJoin, []byte{joinDirect}, reply)
