@@ -249,9 +249,15 @@ func (n *node) failure(limit time.Duration) error {
 
 // ask is the node's control socket.
 func (n *node) ask() api.Node {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.service
+	for {
+		n.mu.Lock()
+		service := n.service
+		n.mu.Unlock()
+		if service != nil {
+			return service
+		}
+		time.Sleep(time.Millisecond) // it is offered by a goroutine that may not have begun
+	}
 }
 
 // status returns the node's status.
