@@ -1,3 +1,5 @@
+//go:build unix
+
 package mesh_test
 
 import (
