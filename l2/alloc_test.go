@@ -7,8 +7,15 @@ import "testing"
 // sink is a device or port that forgets.
 type sink struct{ tape }
 
-func (*sink) Write([][]byte) error { return nil }
-func (*sink) Send([]byte)          {}
+func (*sink) Write([]Frame) error { return nil }
+func (*sink) Send([]byte)         {}
+
+func whole(list ...[]byte) (frames []Frame) {
+	for _, b := range list {
+		frames = append(frames, Frame{Data: b})
+	}
+	return frames
+}
 
 // idle is a switch with many remotes, the pump that a Run would have, and a remote.
 func idle(remotes int) (*pump, *RemotePort) {
@@ -31,7 +38,10 @@ func arpOf(mac MAC, ip string) []byte {
 
 func TestNoAllocationPerFrame(t *testing.T) {
 	p, a := idle(50)
-	batch := func(frames ...[]byte) func() { return func() { p.batch(frames) } }
+	batch := func(frames ...[]byte) func() {
+		batch := whole(frames...)
+		return func() { p.batch(batch) }
+	}
 	receive := func(frames ...[]byte) func() {
 		return func() {
 			for range 8 {
@@ -74,9 +84,9 @@ func BenchmarkFromDevice(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			p, _ := idle(50)
-			batch := make([][]byte, 64)
+			batch := make([]Frame, 64)
 			for i := range batch {
-				batch[i] = frame
+				batch[i] = Frame{Data: frame}
 			}
 			for b.Loop() {
 				p.batch(batch)

@@ -5,11 +5,9 @@
 //	      |                               ^        |
 //	Device (TAP)                     Port.Send   RemotePort.Receive
 //	      |                               |        |
-//	 [cut | merge]  super-frames          |        |
-//	      |                               |        |
-//	      +---> Switch.Run: guard, learn, look up  |
+//	      +--> Switch.Run: guard, learn, look up, cut to the path
 //	      |                                        |
-//	      +<-- write <-- guard by origin, learn <--+
+//	      +<-- write <-- merge <-- guard by origin, learn
 //
 // A frame from the device leaves by one port, or by all when its destination is
 // broadcast, multicast or unknown (BUM). A frame from a remote goes to the device
@@ -25,7 +23,10 @@
 // Frames and their tags pass byte by byte as they are. Tables are keyed by the
 // outermost VLAN identifier (priority tags name none) and the MAC address.
 //
-// Cutting and merging of super-frames belongs between Device and Switch, in the
-// TAP's Read and Write. Plugs (VDE, QEMU) and a bridged TAP are further local
+// A device may hand over super-frames and take them (package offload). They are
+// judged and looked up as one frame each, then cut to what the path to their
+// destination takes; what comes from a remote is merged after it has been judged.
+//
+// Plugs (VDE, QEMU) and a bridged TAP are further local
 // origins beside the device: see origin.
 package l2

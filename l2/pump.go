@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"meshd/l2/offload"
 )
 
 // readFrames is how many frames are taken from the device at once.
@@ -33,7 +35,7 @@ func (s *Switch) Run(ctx context.Context) error {
 
 func (s *Switch) pump(dev Device) error {
 	p := &pump{sw: s, bum: s.bucket()}
-	frames := make([][]byte, readFrames)
+	frames := make([]Frame, readFrames)
 	for {
 		n, err := dev.Read(frames)
 		if err != nil {
@@ -47,8 +49,16 @@ func (s *Switch) pump(dev Device) error {
 type pump struct {
 	sw    *Switch
 	bum   bucket
-	round uint64 // number of the batch
-	dirty []Port // sent to in this batch
+	round uint64   // number of the batch
+	dirty []Port   // sent to in this batch
+	to    []target // of the frame in hand
+	cut   offload.Cutter
+}
+
+// target is where a frame goes.
+type target struct {
+	remote *RemotePort
+	at     *attachment
 }
 
 // mark says that a port has been sent to in a round.
@@ -57,7 +67,7 @@ type mark struct {
 	at    *attachment
 }
 
-func (p *pump) batch(frames [][]byte) {
+func (p *pump) batch(frames []Frame) {
 	p.round++
 	v, now := p.sw.view.Load(), p.sw.now()
 	for _, frame := range frames {
@@ -65,7 +75,7 @@ func (p *pump) batch(frames [][]byte) {
 			p.sw.fromDevice.drop(why)
 			continue
 		}
-		p.sw.fromDevice.forwarded(len(frame))
+		p.sw.fromDevice.forwarded(len(frame.Data))
 	}
 	for _, port := range p.dirty {
 		port.Flush()
@@ -74,14 +84,15 @@ func (p *pump) batch(frames [][]byte) {
 	p.dirty = p.dirty[:0]
 }
 
-// forward sends a frame from the device where it belongs, or says why not.
-func (p *pump) forward(v *view, frame []byte, now time.Duration) reason {
+// forward sends a frame from the device where it belongs, or says why not. A
+// super-frame is one frame to all that judges it.
+func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 	s := p.sw
-	h, ok := ParseHeader(frame)
+	h, ok := ParseHeader(f.Data)
 	if !ok {
 		return malformed
 	}
-	if why := lawful(h, len(frame), s.cfg.MTU); why != passed {
+	if why := lawful(h, f.WireSize(), s.cfg.MTU); why != passed {
 		return why
 	}
 	if !v.own.mayUse(h.VLAN) {
@@ -99,19 +110,23 @@ func (p *pump) forward(v *view, frame []byte, now time.Duration) reason {
 		if !p.bum.take(now) {
 			return storm
 		}
-		s.note(h, frame, &s.local, now)
+		s.note(h, f.Data, &s.local, now)
 		for _, r := range v.ports {
-			p.send(r, h.VLAN, frame)
+			p.aim(r, h.VLAN) // those that it must not reach are passed over
 		}
-		return passed
+		return p.emit(f)
 	case where.remote == nil:
 		return elsewhere // it is on the side it came from
 	}
-	s.note(h, frame, &s.local, now)
-	return p.send(where.remote, h.VLAN, frame)
+	s.note(h, f.Data, &s.local, now)
+	if why := p.aim(where.remote, h.VLAN); why != passed {
+		return why
+	}
+	return p.emit(f)
 }
 
-func (p *pump) send(r *RemotePort, vlan uint16, frame []byte) reason {
+// aim adds r to where the frame in hand goes.
+func (p *pump) aim(r *RemotePort, vlan uint16) reason {
 	at := r.at.Load()
 	if at == nil {
 		return disconnected
@@ -119,12 +134,35 @@ func (p *pump) send(r *RemotePort, vlan uint16, frame []byte) reason {
 	if !at.mayUse(vlan) {
 		return vlanDenied
 	}
-	at.port.Send(frame)
-	r.txFrames.Add(1)
-	r.txBytes.Add(uint64(len(frame)))
+	p.to = append(p.to, target{r, at})
 	if m := (mark{p.round, at}); r.sent != m {
 		r.sent = m
 		p.dirty = append(p.dirty, at.port)
 	}
 	return passed
+}
+
+// emit sends a frame to all that were aimed at, cut to what the smallest of their
+// paths takes.
+func (p *pump) emit(f Frame) reason {
+	limit := 0
+	for _, t := range p.to {
+		if n := t.at.port.MaxFrame(); n > 0 && (limit == 0 || n < limit) {
+			limit = n
+		}
+	}
+	why := passed
+	if !p.cut.Begin(f, limit) {
+		why = malformed
+	}
+	for frame, more := p.cut.Next(); more; frame, more = p.cut.Next() {
+		for _, t := range p.to {
+			t.at.port.Send(frame)
+			t.remote.txFrames.Add(1)
+			t.remote.txBytes.Add(uint64(len(frame)))
+		}
+	}
+	clear(p.to)
+	p.to = p.to[:0]
+	return why
 }

@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"meshd/l2/offload"
 )
 
 // RemotePort is the port to one remote member. Its methods may be called from
@@ -23,7 +25,7 @@ type RemotePort struct {
 	bum     bucket
 	now     time.Duration // of the batch in hand; valid if inBatch
 	inBatch bool
-	queue   *batch // nil: nothing queued
+	queue   *offload.Merger // nil: nothing queued
 
 	sent mark // owned by the goroutine of Run
 }
@@ -103,10 +105,10 @@ func (r *RemotePort) Flush() {
 // enqueue needs mu.
 func (r *RemotePort) enqueue(frame []byte) {
 	if r.queue == nil {
-		r.queue = r.sw.batches.Get().(*batch)
+		r.queue = r.sw.batches.Get().(*offload.Merger)
 	}
-	r.queue.add(frame)
-	if r.queue.full() {
+	r.queue.Add(frame)
+	if r.queue.Full() {
 		r.write()
 	}
 }
@@ -119,10 +121,10 @@ func (r *RemotePort) write() {
 		return
 	}
 	r.queue = nil
-	if err := r.sw.cfg.Device.Write(q.frames()); err != nil {
-		r.sw.fromRemotes.dropped[device].Add(uint64(len(q.ends)))
+	if err := r.sw.cfg.Device.Write(q.Frames()); err != nil {
+		r.sw.fromRemotes.dropped[device].Add(uint64(q.Len()))
 	}
-	q.reset()
+	q.Reset()
 	r.sw.batches.Put(q)
 }
 
@@ -141,35 +143,3 @@ func (r *RemotePort) Traffic() Traffic {
 		TxFrames: r.txFrames.Load(), TxBytes: r.txBytes.Load(),
 	}
 }
-
-// batch holds copies of frames, one behind the other. It grows to what its use
-// needs and is used again.
-type batch struct {
-	bytes []byte
-	ends  []int
-	list  [][]byte
-}
-
-const (
-	batchFrames = 128
-	batchBytes  = 96 << 10 // a batch is handed on at this size: room for one super-frame and more
-)
-
-func (b *batch) add(frame []byte) {
-	b.bytes = append(b.bytes, frame...)
-	b.ends = append(b.ends, len(b.bytes))
-}
-
-func (b *batch) full() bool { return len(b.ends) >= batchFrames || len(b.bytes) >= batchBytes }
-
-// frames is valid until the next add or reset.
-func (b *batch) frames() [][]byte {
-	start := 0
-	for _, end := range b.ends {
-		b.list = append(b.list, b.bytes[start:end:end])
-		start = end
-	}
-	return b.list
-}
-
-func (b *batch) reset() { b.bytes, b.ends, b.list = b.bytes[:0], b.ends[:0], b.list[:0] }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"meshd/l2/offload"
 )
 
 // tape records what it is given: a device without a host, and a port.
@@ -16,11 +18,13 @@ type tape struct {
 	err     error
 }
 
-func (d *tape) Read([][]byte) (int, error) { select {} }
+func (d *tape) Read([]Frame) (int, error) { select {} }
 
-func (d *tape) Write(frames [][]byte) error {
+func (d *tape) Offloads() offload.Features { return offload.All }
+
+func (d *tape) Write(frames []Frame) error {
 	for _, frame := range frames {
-		d.frames = append(d.frames, bytes.Clone(frame))
+		d.frames = append(d.frames, bytes.Clone(frame.Data))
 	}
 	return d.err
 }
@@ -29,6 +33,7 @@ func (d *tape) Name() string { return "tape0" }
 func (d *tape) Close() error { return nil }
 
 func (d *tape) Send(frame []byte) { d.frames = append(d.frames, bytes.Clone(frame)) }
+func (d *tape) MaxFrame() int     { return 0 }
 func (d *tape) Flush()            { d.flushed = len(d.frames) }
 
 // rig is a switch whose time stands still, with recorders at its ports.
@@ -69,7 +74,7 @@ func (r *rig) send(from string, frame []byte) string {
 	r.t.Helper()
 	before := r.sw.Counters()
 	if from == "" {
-		r.pump.batch([][]byte{frame})
+		r.pump.batch([]Frame{{Data: frame}})
 	} else {
 		r.remotes[from].Receive(frame)
 		r.remotes[from].Flush()

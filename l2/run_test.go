@@ -22,6 +22,7 @@ var broadcast = l2.MAC{255, 255, 255, 255, 255, 255}
 type cable struct{ to *l2.RemotePort }
 
 func (c *cable) Send(frame []byte) { c.to.Receive(frame) }
+func (c *cable) MaxFrame() int     { return 0 }
 func (c *cable) Flush()            { c.to.Flush() }
 
 // site is a switch that runs, with its device.

@@ -1,5 +1,11 @@
 package l2
 
+import "meshd/l2/offload"
+
+// Frame is a frame between switch and host: whole, or a super-frame with what the
+// other side is to complete.
+type Frame = offload.Frame
+
 // Device moves Ethernet frames between the switch and the host: a TAP, or the
 // in-memory twin of one (l2test). Frames carry no FCS.
 //
@@ -8,10 +14,15 @@ type Device interface {
 	// Read blocks until at least one frame is there and fills frames from the
 	// front. The frames are valid, and may be written to, until the next Read.
 	// It returns os.ErrClosed after Close.
-	Read(frames [][]byte) (n int, err error)
+	Read(frames []Frame) (n int, err error)
 
-	// Write hands frames to the host. The frames are borrowed for the call.
-	Write(frames [][]byte) error
+	// Write hands frames to the host: super-frames only of the kinds in Offloads.
+	// The frames are borrowed for the call.
+	Write(frames []Frame) error
+
+	// Offloads says which super-frames the device takes. Read may return such too.
+	// It does not change.
+	Offloads() offload.Features
 
 	// Name is the interface's name, such as "mesh0".
 	Name() string
@@ -24,6 +35,10 @@ type Device interface {
 type Port interface {
 	// Send queues one Ethernet frame, valid for the call only.
 	Send(frame []byte)
+
+	// MaxFrame is the largest frame that crosses in one piece for now; 0: unknown.
+	// TCP segments are cut to it. Larger frames may be sent, at a price.
+	MaxFrame() int
 
 	// Flush hands on what Send has queued. The switch calls it once at the end
 	// of each batch, on each port that it sent to.

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"meshd/l2/offload"
 )
 
 // Switch is a learning switch between a device and remote members.
@@ -16,7 +18,7 @@ type Switch struct {
 	hosts   *fdb
 	heard   *neighbors
 	local   origin
-	batches sync.Pool // of *batch
+	batches sync.Pool // of *offload.Merger
 
 	fromDevice, fromRemotes flow
 
@@ -82,7 +84,11 @@ func NewSwitch(cfg Config) *Switch {
 		heard:   newNeighbors(),
 		remotes: make(map[string]*RemotePort),
 	}
-	s.batches.New = func() any { return new(batch) }
+	offloads := offload.None
+	if cfg.Device != nil {
+		offloads = cfg.Device.Offloads()
+	}
+	s.batches.New = func() any { return &offload.Merger{Features: offloads} }
 	s.SetOwn(Allow{MAC: cfg.MAC, Bridge: cfg.Bridge, MaxMACs: cfg.MaxMACs})
 	return s
 }

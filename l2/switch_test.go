@@ -263,7 +263,7 @@ func TestQueueIsBounded(t *testing.T) {
 	r.connect("a", Allow{MAC: macOfA})
 	for n := range 1000 {
 		r.remotes["a"].Receive(eth(ownMAC, macOfA, 0))
-		if waiting := n + 1 - len(r.host.frames); waiting >= batchFrames {
+		if waiting := n + 1 - len(r.host.frames); waiting >= 128 {
 			t.Fatalf("%d frames wait for a Flush", waiting)
 		}
 	}

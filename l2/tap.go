@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"meshd/l2/offload"
 )
 
 // TAPConfig says how the TAP is to be.
@@ -12,6 +14,8 @@ type TAPConfig struct {
 	MTU     int    // 0: DefaultMTU
 	MAC     MAC    // zero: as it is
 	Persist bool   // it stays when the process ends, however it ends
+
+	WithoutOffloads offload.Features // that are not to be used, whatever the kernel can
 }
 
 // Problem is something about the host that does not keep the TAP from working,

@@ -10,12 +10,13 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"meshd/l2/offload"
 )
 
 // vnetHdrLen is the size of struct virtio_net_hdr, which stands before every frame
-// (IFF_VNET_HDR). It is all zero as long as no offload is enabled: a whole frame with
-// its checksums done.
-const vnetHdrLen = 10
+// (IFF_VNET_HDR).
+const vnetHdrLen = offload.HeaderLen
 
 // TAP is the host's side of the segment, as an Ethernet interface. It is a Device.
 type TAP struct {
@@ -24,6 +25,8 @@ type TAP struct {
 	raw   syscall.RawConn
 	index int
 	nl    *netlink.Handle // of the namespace that the TAP was opened in
+
+	offloads offload.Features
 
 	in  tapReader
 	out tapWriter
@@ -65,7 +68,8 @@ func (t *TAP) open() error {
 	if t.raw, err = t.file.SyscallConn(); err != nil {
 		return &DeviceError{"open tap", t.cfg.Name, err, ""}
 	}
-	t.in.init(t.cfg.MTU)
+	t.offloads = t.negotiate()
+	t.in.init(t.cfg.MTU, t.offloads)
 	t.out.init()
 	if err := t.configure(); err != nil {
 		return err
@@ -77,6 +81,39 @@ func (t *TAP) open() error {
 	}
 	return nil
 }
+
+// negotiate enables the offloads that the kernel knows: USO since 6.2, the others
+// always. Frames come without them as well, so that a refusal is no error.
+func (t *TAP) negotiate() offload.Features {
+	for _, want := range []offload.Features{
+		offload.All, offload.All &^ offload.USO, offload.Checksum,
+	} {
+		want &^= t.cfg.WithoutOffloads
+		if !want.Has(offload.Checksum) {
+			return offload.None
+		}
+		if t.ioctl(unix.TUNSETOFFLOAD, tunFlags(want)) == nil {
+			return want
+		}
+	}
+	return offload.None
+}
+
+// tunFlags translates to TUN_F_* (linux/if_tun.h). TUN_F_TSO_ECN is left out: the
+// kernel itself cuts the rare super-frame that has CWR.
+func tunFlags(f offload.Features) (flags int) {
+	for i, flag := range [...]int{
+		unix.TUN_F_CSUM, unix.TUN_F_TSO4, unix.TUN_F_TSO6, unix.TUN_F_USO4 | unix.TUN_F_USO6,
+	} {
+		if f&(1<<i) != 0 {
+			flags |= flag
+		}
+	}
+	return flags
+}
+
+// Offloads says which super-frames are exchanged with the host.
+func (t *TAP) Offloads() offload.Features { return t.offloads }
 
 // attach opens the TUN driver and makes the interface name, or takes an existing TAP
 // of that name. No offload is on: segments arrive and leave one by one.

@@ -186,7 +186,7 @@ func TestTAPPersists(t *testing.T) {
 	}
 	wire := newWire(t, n, "mesh0", ofTest)
 	frame := l2test.Frame(macA, macB, 1, 64)
-	if err := again.Write([][]byte{frame}); err != nil {
+	if err := again.Write(l2test.Whole(frame)); err != nil {
 		t.Fatal(err)
 	}
 	if got := receive(t, wire); !bytes.Equal(got, frame) {
@@ -410,11 +410,11 @@ func TestTAPDownDropsOnly(t *testing.T) {
 	}
 	frame := l2test.Frame(macA, macB, 1, 64)
 	set(netlink.LinkSetDown)
-	if err := tap.Write([][]byte{frame}); err == nil {
+	if err := tap.Write(l2test.Whole(frame)); err == nil {
 		t.Error("writing to an interface that is down is no error")
 	}
 	set(netlink.LinkSetUp)
-	if err := tap.Write([][]byte{frame}); err != nil {
+	if err := tap.Write(l2test.Whole(frame)); err != nil {
 		t.Fatal(err)
 	}
 	if got := receive(t, wire); !bytes.Equal(got, frame) {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net/netip"
 	"runtime"
+
+	"meshd/l2/offload"
 )
 
 // TAP is not there on this system.
@@ -35,10 +37,13 @@ func (t *TAP) MTU() int { return 0 }
 func (t *TAP) Name() string { return "" }
 
 // Read returns errors.ErrUnsupported.
-func (t *TAP) Read([][]byte) (int, error) { return 0, errors.ErrUnsupported }
+func (t *TAP) Read([]Frame) (int, error) { return 0, errors.ErrUnsupported }
 
 // Write returns errors.ErrUnsupported.
-func (t *TAP) Write([][]byte) error { return errors.ErrUnsupported }
+func (t *TAP) Write([]Frame) error { return errors.ErrUnsupported }
+
+// Offloads returns none.
+func (t *TAP) Offloads() offload.Features { return offload.None }
 
 // Close does nothing.
 func (t *TAP) Close() error { return nil }

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 
 	"github.com/songgao/water"
+
+	"meshd/l2/offload"
 )
 
 // TAP is the host's side of the segment, as far as the system's TAP driver goes:
@@ -85,20 +87,20 @@ func (t *TAP) MTU() int { return t.cfg.MTU }
 func (t *TAP) Name() string { return t.name }
 
 // Read is Device.Read, with one frame at a time.
-func (t *TAP) Read(frames [][]byte) (int, error) {
+func (t *TAP) Read(frames []Frame) (int, error) {
 	n, err := t.tap.Read(t.buf)
 	if err != nil {
 		return 0, t.failed("read tap", err)
 	}
-	frames[0] = t.buf[:n:n]
+	frames[0] = Frame{Data: t.buf[:n:n]}
 	return 1, nil
 }
 
 // Write is Device.Write. It tries every frame and returns the first error.
-func (t *TAP) Write(frames [][]byte) error {
+func (t *TAP) Write(frames []Frame) error {
 	var first error
 	for _, frame := range frames {
-		if _, err := t.tap.Write(frame); err != nil && first == nil {
+		if _, err := t.tap.Write(frame.Data); err != nil && first == nil {
 			first = t.failed("write tap", err)
 		}
 	}
@@ -111,6 +113,9 @@ func (t *TAP) failed(op string, err error) error {
 	}
 	return fmt.Errorf("%s %q: %w", op, t.name, err)
 }
+
+// Offloads returns none: the drivers have no super-frames.
+func (t *TAP) Offloads() offload.Features { return offload.None }
 
 // Close ends the use of the TAP.
 func (t *TAP) Close() error {

@@ -7,32 +7,44 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"meshd/l2/offload"
 )
 
 // tapReader is the state of Read. One goroutine reads.
 type tapReader struct {
-	arena  []byte // readFrames slots; a frame is valid until the next Read
-	slot   int
-	frames [][]byte // of the call
+	arena  []byte  // a frame is valid until the next Read
+	slot   int     // room for the largest frame
+	frames []Frame // of the call
 	n      int
+	used   int // bytes of arena
 	err    error
 	poll   func(fd uintptr) bool // made once: no allocation per call
 }
 
-func (r *tapReader) init(mtu int) {
-	r.slot = (vnetHdrLen + headerLen + maxTags*tagLen + mtu + 63) &^ 63
-	r.arena = make([]byte, readFrames*r.slot)
+// superArena is the arena where super-frames may come. It is not larger, so that
+// it stays in the cache: a few super-frames are a batch.
+const superArena = 384 << 10
+
+func (r *tapReader) init(mtu int, offloads offload.Features) {
+	if offloads&^offload.Checksum != 0 {
+		r.slot = align(vnetHdrLen + offload.MaxSuper)
+		r.arena = make([]byte, superArena)
+	} else {
+		r.slot = align(vnetHdrLen + headerLen + maxTags*tagLen + mtu)
+		r.arena = make([]byte, readFrames*r.slot)
+	}
 	r.poll = r.drain
 }
 
+// align rounds up to cache lines.
+func align(n int) int { return (n + 63) &^ 63 }
+
 // Read is Device.Read: it takes what is there, up to 128 frames, and waits only
 // when there is nothing.
-//
-// With offloads on (they are not yet) a frame may be a super-frame described by
-// its virtio_net_hdr; cutting it belongs here, before the switch sees it.
-func (t *TAP) Read(frames [][]byte) (int, error) {
+func (t *TAP) Read(frames []Frame) (int, error) {
 	r := &t.in
-	r.frames, r.n, r.err = frames, 0, nil
+	r.frames, r.n, r.used, r.err = frames, 0, 0, nil
 	err := t.raw.Read(r.poll)
 	r.frames = nil
 	switch {
@@ -50,8 +62,8 @@ func (t *TAP) Read(frames [][]byte) (int, error) {
 // there is something to read.
 func (r *tapReader) drain(fd uintptr) bool {
 	limit := min(len(r.frames), readFrames)
-	for r.n < limit {
-		slot := r.arena[r.n*r.slot : (r.n+1)*r.slot]
+	for r.n < limit && r.used+r.slot <= len(r.arena) {
+		slot := r.arena[r.used : r.used+r.slot]
 		n, err := unix.Read(int(fd), slot)
 		switch {
 		case err == unix.EAGAIN:
@@ -65,8 +77,10 @@ func (r *tapReader) drain(fd uintptr) bool {
 			continue
 		}
 		n = min(n, len(slot)) // the kernel returns the frame's length also where it cut it off
-		r.frames[r.n] = slot[vnetHdrLen:n:n]
+		header, _ := offload.ParseHeader(slot)
+		r.frames[r.n] = Frame{Data: slot[vnetHdrLen:n:n], Header: header}
 		r.n++
+		r.used += align(n)
 	}
 	return true
 }
@@ -74,10 +88,10 @@ func (r *tapReader) drain(fd uintptr) bool {
 // tapWriter is the state of Write.
 type tapWriter struct {
 	mu     sync.Mutex
-	header [vnetHdrLen]byte // zero: nothing is left for the host to complete
+	header [vnetHdrLen]byte
 	iov    [2]unix.Iovec
-	frames [][]byte // of the call, what is left of them
-	err    error    // the first
+	frames []Frame // of the call, what is left of them
+	err    error   // the first
 	poll   func(fd uintptr) bool
 }
 
@@ -86,9 +100,8 @@ func (w *tapWriter) init() {
 	w.poll = w.drain
 }
 
-// Write is Device.Write. It tries every frame and returns the first error. Merging
-// of segments belongs here, before the frames are written.
-func (t *TAP) Write(frames [][]byte) error {
+// Write is Device.Write. It tries every frame and returns the first error.
+func (t *TAP) Write(frames []Frame) error {
 	w := &t.out
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -108,8 +121,9 @@ func (t *TAP) Write(frames [][]byte) error {
 // room.
 func (w *tapWriter) drain(fd uintptr) bool {
 	for len(w.frames) > 0 {
-		if frame := w.frames[0]; len(frame) > 0 {
-			w.iov[1] = iovec(frame)
+		if frame := &w.frames[0]; len(frame.Data) > 0 {
+			frame.Put(w.header[:])
+			w.iov[1] = iovec(frame.Data)
 			_, _, errno := unix.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&w.iov[0])), uintptr(len(w.iov)))
 			switch {
 			case errno == unix.EAGAIN:

@@ -115,6 +115,15 @@ func (r *Remote) Send(frame []byte) {
 	r.txBytes.Add(uint64(len(frame)))
 }
 
+// MaxFrame is the largest frame that crosses the path in one piece; 0 when there
+// is none.
+func (r *Remote) MaxFrame() int {
+	if to := r.route.Load(); to != nil {
+		return to.maxBody
+	}
+	return 0
+}
+
 // Flush sends what Send has sealed.
 func (r *Remote) Flush() {
 	r.txMu.Lock()

@@ -46,6 +46,14 @@ func Tagged(frame []byte, tpid, tci uint16) []byte {
 	return append(tagged, frame[12:]...)
 }
 
+// Whole makes frames that have nothing left to complete.
+func Whole(list ...[]byte) (frames []l2.Frame) {
+	for _, b := range list {
+		frames = append(frames, l2.Frame{Data: b})
+	}
+	return frames
+}
+
 // Conform checks that a device does what l2.Device promises. open makes a new one;
 // Conform closes it.
 func Conform(t *testing.T, open func(t *testing.T) (l2.Device, Host)) {
@@ -75,7 +83,7 @@ func readTest(t *testing.T, device l2.Device, want int) (got [][]byte) {
 	t.Helper()
 	overdue := time.AfterFunc(patience, func() { device.Close() })
 	defer overdue.Stop()
-	frames := make([][]byte, 16)
+	frames := make([]l2.Frame, 16)
 	for len(got) < want {
 		n, err := device.Read(frames)
 		if err != nil {
@@ -85,11 +93,11 @@ func readTest(t *testing.T, device l2.Device, want int) (got [][]byte) {
 			t.Fatalf("read returned %d frames without an error", n)
 		}
 		for _, frame := range frames[:n] {
-			if h, ok := l2.ParseHeader(frame); ok && h.EtherType == EtherType {
-				got = append(got, bytes.Clone(frame))
+			if h, ok := l2.ParseHeader(frame.Data); ok && h.EtherType == EtherType {
+				got = append(got, bytes.Clone(frame.Data))
 			}
-			for i := range frame { // the reader may write to what it was lent
-				frame[i] = 0xff
+			for i := range frame.Data { // the reader may write to what it was lent
+				frame.Data[i] = 0xff
 			}
 		}
 	}
@@ -125,7 +133,7 @@ func writes(t *testing.T, device l2.Device, host Host) {
 	for i := range uint32(count) {
 		batch = append(batch, Frame(station(1), station(2), i, 64))
 	}
-	if err := device.Write(batch); err != nil {
+	if err := device.Write(Whole(batch...)); err != nil {
 		t.Fatal(err)
 	}
 	for i, want := range batch {
@@ -163,7 +171,7 @@ func transparent(t *testing.T, device l2.Device, host Host) {
 		if got := readTest(t, device, 1)[0]; !bytes.Equal(got, frame) {
 			t.Errorf("%s: read\n%x, want\n%x", name, got, frame)
 		}
-		if err := device.Write([][]byte{frame}); err != nil {
+		if err := device.Write(Whole(frame)); err != nil {
 			t.Fatalf("%s: write: %v", name, err)
 		}
 		if got := next(t, host); !bytes.Equal(got, frame) {
@@ -175,7 +183,7 @@ func transparent(t *testing.T, device l2.Device, host Host) {
 func borrows(t *testing.T, device l2.Device, host Host) {
 	frame := Frame(station(1), station(2), 1, 64)
 	want := bytes.Clone(frame)
-	if err := device.Write([][]byte{frame}); err != nil {
+	if err := device.Write(Whole(frame)); err != nil {
 		t.Fatal(err)
 	}
 	clear(frame)
@@ -190,7 +198,7 @@ func writesConcurrently(t *testing.T, device l2.Device, host Host) {
 	for w := range byte(writers) {
 		wg.Go(func() {
 			for i := range uint32(each) {
-				if err := device.Write([][]byte{Frame(station(1), station(w), i, 64)}); err != nil {
+				if err := device.Write(Whole(Frame(station(1), station(w), i, 64))); err != nil {
 					t.Error(err)
 				}
 			}
@@ -212,7 +220,7 @@ func closeEndsRead(t *testing.T, device l2.Device, _ Host) {
 	ended := make(chan error, 1)
 	reading := make(chan struct{})
 	go func() {
-		frames := make([][]byte, 16)
+		frames := make([]l2.Frame, 16)
 		close(reading)
 		for {
 			switch n, err := device.Read(frames); {
@@ -244,10 +252,10 @@ func closedStays(t *testing.T, device l2.Device, _ Host) {
 	if err := device.Close(); err != nil {
 		t.Fatalf("closed again: %v", err)
 	}
-	if n, err := device.Read(make([][]byte, 4)); n != 0 || !errors.Is(err, os.ErrClosed) {
+	if n, err := device.Read(make([]l2.Frame, 4)); n != 0 || !errors.Is(err, os.ErrClosed) {
 		t.Fatalf("read gave %d, %v, want os.ErrClosed", n, err)
 	}
-	if err := device.Write([][]byte{Frame(station(1), station(2), 0, 64)}); !errors.Is(err, os.ErrClosed) {
+	if err := device.Write(Whole(Frame(station(1), station(2), 0, 64))); !errors.Is(err, os.ErrClosed) {
 		t.Fatalf("write gave %v, want os.ErrClosed", err)
 	}
 }

@@ -1,12 +1,14 @@
 package l2test
 
 import (
+	"errors"
 	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
 
 	"meshd/l2"
+	"meshd/l2/offload"
 )
 
 // queueLen is deep enough that no test loses frames by it; like a TAP's, a full
@@ -17,12 +19,12 @@ const queueLen = 8192
 // Inject; what it would receive comes out of Frames.
 type Device struct {
 	name   string
-	in     chan []byte
+	in     chan l2.Frame
 	out    chan []byte
 	lost   atomic.Uint64
 	close  sync.Once
 	closed chan struct{}
-	read   [][]byte // what the last Read lent
+	read   []l2.Frame // what the last Read lent
 }
 
 var _ l2.Device = (*Device)(nil)
@@ -31,12 +33,22 @@ var _ l2.Device = (*Device)(nil)
 func NewDevice(name string) *Device {
 	return &Device{
 		name: name, closed: make(chan struct{}),
-		in: make(chan []byte, queueLen), out: make(chan []byte, queueLen),
+		in: make(chan l2.Frame, queueLen), out: make(chan []byte, queueLen),
 	}
 }
 
 // Inject sends a copy of frame, as the host would.
-func (d *Device) Inject(frame []byte) { d.put(d.in, frame) }
+func (d *Device) Inject(frame []byte) { d.InjectSuper(l2.Frame{Data: frame}) }
+
+// InjectSuper sends a copy of a frame that has something left to complete.
+func (d *Device) InjectSuper(frame l2.Frame) {
+	frame.Data = slices.Clone(frame.Data)
+	select {
+	case d.in <- frame:
+	default:
+		d.lost.Add(1)
+	}
+}
 
 // Frames yields what the host received. It is never closed.
 func (d *Device) Frames() <-chan []byte { return d.out }
@@ -44,9 +56,9 @@ func (d *Device) Frames() <-chan []byte { return d.out }
 // Lost counts frames that found a queue full.
 func (d *Device) Lost() uint64 { return d.lost.Load() }
 
-func (d *Device) put(queue chan []byte, frame []byte) {
+func (d *Device) put(frame []byte) {
 	select {
-	case queue <- slices.Clone(frame):
+	case d.out <- slices.Clone(frame):
 	default:
 		d.lost.Add(1)
 	}
@@ -54,10 +66,10 @@ func (d *Device) put(queue chan []byte, frame []byte) {
 
 // Read is l2.Device.Read. What the Read before lent is overwritten, so that who
 // keeps a borrowed frame is found out.
-func (d *Device) Read(frames [][]byte) (int, error) {
+func (d *Device) Read(frames []l2.Frame) (int, error) {
 	for _, frame := range d.read {
-		for i := range frame {
-			frame[i] = 0xdb
+		for i := range frame.Data {
+			frame.Data[i] = 0xdb
 		}
 	}
 	d.read = d.read[:0]
@@ -83,23 +95,33 @@ func (d *Device) Read(frames [][]byte) (int, error) {
 	return len(d.read), nil
 }
 
-func (d *Device) lend(frames [][]byte, frame []byte) {
+func (d *Device) lend(frames []l2.Frame, frame l2.Frame) {
 	frames[len(d.read)] = frame
 	d.read = append(d.read, frame)
 }
 
-// Write is l2.Device.Write.
-func (d *Device) Write(frames [][]byte) error {
+// Write is l2.Device.Write. Super-frames are cut as the host's kernel would.
+func (d *Device) Write(frames []l2.Frame) error {
 	select {
 	case <-d.closed:
 		return os.ErrClosed
 	default:
 	}
 	for _, frame := range frames {
-		d.put(d.out, frame)
+		frame.Data = slices.Clone(frame.Data) // borrowed, and the Cutter writes
+		var cut offload.Cutter
+		if !cut.Begin(frame, 0) {
+			return errors.New("write: the header does not fit the frame")
+		}
+		for whole, more := cut.Next(); more; whole, more = cut.Next() {
+			d.put(whole)
+		}
 	}
 	return nil
 }
+
+// Offloads is l2.Device.Offloads: all of them.
+func (d *Device) Offloads() offload.Features { return offload.All }
 
 // Name is l2.Device.Name.
 func (d *Device) Name() string { return d.name }

@@ -37,9 +37,16 @@ type Cutter struct {
 // Next has reported the end. TCP segments are made no larger than limit (0: as the
 // host says); what may not be cut stays as large as it is.
 //
-// It reports false when the header does not fit the frame: it is to be dropped.
+// It reports false when the header does not fit the frame: it is to be dropped, and
+// Next has nothing.
 func (c *Cutter) Begin(f Frame, limit int) bool {
 	c.data, c.at, c.cut, c.done = f.Data, 0, false, false
+	ok := c.accept(f, limit)
+	c.done = !ok
+	return ok
+}
+
+func (c *Cutter) accept(f Frame, limit int) bool {
 	switch f.gso() {
 	case GSONone:
 		return c.beginWhole(f, limit)

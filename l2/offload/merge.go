@@ -9,7 +9,7 @@ const (
 	maxOpen     = 16    // flows that are merged side by side
 	maxIP       = 65535 // bytes of the IP packet in a super-frame
 	maxDatagram = 64    // UDP datagrams in one (UDP_MAX_SEGMENTS of kernels before 6.9)
-	batchFrames = 128   // what a Merger holds
+	batchFrames = 128   // what is worth a write
 	batchBytes  = 2 << 16
 )
 
