@@ -68,6 +68,7 @@ type Remote struct {
 	route    atomic.Pointer[route]
 	sink     atomic.Pointer[FrameSink]
 	lastUsed atomic.Int64 // Engine.stamp, 0: never; frames and control messages, both ways
+	touched  atomic.Bool  // since the last Flush
 	carried  atomic.Int64 // likewise of frames alone
 	attended atomic.Bool
 

@@ -53,6 +53,7 @@ type batch struct {
 	start int // of the current run in arena
 	seg   int // size of its datagrams; 0: no run is open
 	route *route
+	key   *wireguard.Keypair // whose use was noted; nil: none yet
 }
 
 // Shared by all engines: buffers without contents of their own.
@@ -93,7 +94,7 @@ func (b *batch) flush() {
 		_ = b.route.conn.Send(b.runs)
 	}
 	clear(b.runs)
-	b.arena, b.runs, b.start, b.route = b.arena[:0], b.runs[:0], 0, nil
+	b.arena, b.runs, b.start, b.route, b.key = b.arena[:0], b.runs[:0], 0, nil, nil
 }
 
 // Send queues one Ethernet frame towards the remote. The frame is borrowed for
@@ -103,16 +104,25 @@ func (r *Remote) Send(frame []byte) {
 		r.drops.Add(1)
 		return
 	}
-	now := r.engine.stamp(r.engine.now())
-	r.lastUsed.Store(now)
-	if now-r.carried.Swap(now) > int64(attendEvery) {
-		r.engine.attend(r) // the path is watched closely from now on
+	if !r.touched.Load() {
+		r.touch()
 	}
 	if r.waiting.Load() > 0 || !r.transmit(inner.KindFrame, frame) {
 		r.wait(frame)
 		return
 	}
 	r.txBytes.Add(uint64(len(frame)))
+}
+
+// touch notes, once for all frames up to a Flush, that the remote is in use: a look
+// at the clock costs as much as a small packet does otherwise.
+func (r *Remote) touch() {
+	r.touched.Store(true)
+	now := r.engine.stamp(r.engine.now())
+	r.lastUsed.Store(now)
+	if now-r.carried.Swap(now) > int64(attendEvery) {
+		r.engine.attend(r) // the path is watched closely from now on
+	}
 }
 
 // MaxFrame is the largest frame that crosses the path in one piece; 0 when there
@@ -126,6 +136,7 @@ func (r *Remote) MaxFrame() int {
 
 // Flush sends what Send has sealed.
 func (r *Remote) Flush() {
+	r.touched.Store(false)
 	r.txMu.Lock()
 	defer r.txMu.Unlock()
 	if r.tx == nil {
@@ -185,13 +196,21 @@ func (r *Remote) seal(key *wireguard.Keypair, to *route, kind inner.Kind, head, 
 	}
 	b.arena = sealed
 	b.added(len(sealed) - start)
+	if b.key != key {
+		b.key = key
+		r.mark(key, to)
+	}
+	return true
+}
+
+// mark notes, once for a batch, that a key and a path are in use.
+func (r *Remote) mark(key *wireguard.Keypair, to *route) {
 	now := r.engine.now()
 	if key.MarkSent(now) {
 		r.tickSession.Store(true)
 		r.engine.attend(r)
 	}
 	to.sent.Store(r.engine.stamp(now))
-	return true
 }
 
 // zeros is what plaintexts are padded with.
