@@ -155,12 +155,17 @@ func (p *pump) emit(f Frame) reason {
 	if !p.cut.Begin(f, limit) {
 		why = malformed
 	}
+	frames, size := uint64(0), uint64(0)
 	for frame, more := p.cut.Next(); more; frame, more = p.cut.Next() {
 		for _, t := range p.to {
 			t.at.port.Send(frame)
-			t.remote.txFrames.Add(1)
-			t.remote.txBytes.Add(uint64(len(frame)))
 		}
+		frames++
+		size += uint64(len(frame))
+	}
+	for _, t := range p.to {
+		t.remote.txFrames.Add(frames)
+		t.remote.txBytes.Add(size)
 	}
 	clear(p.to)
 	p.to = p.to[:0]

@@ -20,17 +20,19 @@ const (
 // segment before, which has gone by then: nothing is copied but headers.
 type Cutter struct {
 	data   []byte
-	header [maxHeader]byte // of the super-frame, as it was
+	header [maxHeader]byte // of the super-frame; what differs between segments is zero
 	pkt    packet
 	cut    bool // else data is the one frame
 	done   bool
-	mss    int    // payload of each segment but the last
-	at     int    // payload that has gone
-	addrs  uint64 // sum of the pseudo-header, without the length
-	ipLen  int    // of the IPv4 header
+	mss    int // payload of each segment but the last
+	at     int // payload that has gone
 	seq    uint32
 	id     uint16
 	flags  uint8
+
+	// Sums of what is the same in all segments: the IPv4 header; the
+	// pseudo-header and transport header.
+	ipSum, fixed uint64
 }
 
 // Begin takes a frame as the host handed it over. It belongs to the Cutter until
@@ -109,14 +111,22 @@ func (c *Cutter) begin(mss int) bool {
 	}
 	copy(c.header[:], b[:p.end])
 	c.cut, c.mss = true, mss
-	c.addrs = addresses(b, p.l3, p.v6, p.proto)
-	c.ipLen = p.l4 - p.l3
+	ip, transport := c.header[p.l3:p.l4], c.header[p.l4:p.end]
 	if !p.v6 {
-		c.id = binary.BigEndian.Uint16(b[p.l3+4:])
+		c.id = binary.BigEndian.Uint16(ip[4:])
+		clear(ip[2:6])
+		clear(ip[10:12])
+		c.ipSum = uint64(fold(sum(ip, 0)))
 	}
 	if p.proto == protoTCP {
-		c.seq, c.flags = binary.BigEndian.Uint32(b[p.l4+4:]), b[p.l4+13]
+		c.seq, c.flags = binary.BigEndian.Uint32(transport[4:]), transport[13]
+		clear(transport[4:8])
+		transport[13] = 0
+		clear(transport[csumOfTCP : csumOfTCP+2])
+	} else {
+		clear(transport[4:8])
 	}
+	c.fixed = uint64(fold(sum(transport, addresses(b, p.l3, p.v6, p.proto))))
 	return true
 }
 
@@ -176,42 +186,44 @@ func (c *Cutter) Next() ([]byte, bool) {
 	return b, true
 }
 
-// finish sets what differs between the segments.
+// finish sets what differs between the segments, and adds only that to the sums.
 func (c *Cutter) finish(b []byte) {
 	p := &c.pkt
 	if p.v6 {
 		binary.BigEndian.PutUint16(b[p.l3+4:], uint16(len(b)-p.l3-ip6Len))
 	} else {
-		binary.BigEndian.PutUint16(b[p.l3+4:], c.id)
+		ip, total := b[p.l3:p.l4], uint16(len(b)-p.l3)
+		binary.BigEndian.PutUint16(ip[2:], total)
+		binary.BigEndian.PutUint16(ip[4:], c.id)
+		putSum(ip[10:], ^fold(c.ipSum+word(total)+word(c.id)))
 		c.id++
-		setIP4(b[p.l3:], c.ipLen, len(b)-p.l3)
 	}
 	size := uint16(len(b) - p.l4)
-	field := b[p.l4+csumOfUDP:]
+	acc := sum(b[p.end:], c.fixed+word(size))
 	if p.proto == protoTCP {
-		field = b[p.l4+csumOfTCP:]
-		c.finishTCP(b[p.l4:])
-	} else {
-		binary.BigEndian.PutUint16(b[p.l4+4:], size)
+		c.finishTCP(b[p.l4:], uint64(fold(acc)))
+		return
 	}
-	field[0], field[1] = 0, 0
-	s := ^fold(sum(b[p.l4:], c.addrs+word(size)))
-	if s == 0 && p.proto == protoUDP {
+	udp := b[p.l4:]
+	binary.BigEndian.PutUint16(udp[4:], size)
+	s := ^fold(uint64(fold(acc)) + word(size))
+	if s == 0 {
 		s = 0xffff
 	}
-	putSum(field, s)
+	putSum(udp[csumOfUDP:], s)
 }
 
 // finishTCP: CWR is for the first segment (RFC 3168, 6.1.2), FIN and PSH are for
-// the last.
-func (c *Cutter) finishTCP(tcp []byte) {
-	binary.BigEndian.PutUint32(tcp[4:], c.seq+uint32(c.at))
-	flags := c.flags
+// the last. acc is the sum of all else.
+func (c *Cutter) finishTCP(tcp []byte, acc uint64) {
+	seq, flags := c.seq+uint32(c.at), c.flags
 	if c.at > 0 {
 		flags &^= flagCWR
 	}
 	if !c.done {
 		flags &^= flagFIN | flagPSH
 	}
+	binary.BigEndian.PutUint32(tcp[4:], seq)
 	tcp[13] = flags
+	putSum(tcp[csumOfTCP:], ^fold(acc+word(uint16(seq>>16))+word(uint16(seq))+word(uint16(flags))))
 }
