@@ -2,7 +2,12 @@
 
 package l2
 
-import "testing"
+import (
+	"bytes"
+	"testing"
+
+	"meshd/l2/offload"
+)
 
 // sink is a device or port that forgets.
 type sink struct{ tape }
@@ -59,6 +64,9 @@ func TestNoAllocationPerFrame(t *testing.T) {
 		"to all":                  batch(eth(broadcast, ownMAC, 0)),
 		"dropped":                 batch(eth(ownMAC, ownMAC, 0), nil),
 		"ARP of ours":             batch(arpOf(ownMAC, "10.0.0.1")),
+		"a super-frame":           superBatch(p, macOfA),
+		"a super-frame to all":    superBatch(p, broadcast),
+		"segments, merged":        receive(segments(ownMAC, macOfA)...),
 		"from a member":           receive(eth(ownMAC, macOfA, 0)),
 		"from a learned station":  receive(eth(ownMAC, host1, 5)),
 		"ARP of a member":         receive(arpOf(macOfA, "10.0.0.2")),
@@ -74,6 +82,48 @@ func TestNoAllocationPerFrame(t *testing.T) {
 			t.Errorf("the ARP frames were not read: %+v", h)
 		}
 	}
+}
+
+// superBatch passes one super-frame. The cutter overwrites it, as it may.
+func superBatch(p *pump, dst MAC) func() {
+	f := superFrame(dst, ownMAC, 0, 60000, 1448)
+	headers, buf := bytes.Clone(f.Data[:54]), make([]Frame, 1)
+	return func() {
+		copy(f.Data, headers)
+		buf[0] = f
+		p.batch(buf)
+	}
+}
+
+// segments are what a path carries of a super-frame.
+func segments(dst, src MAC) (frames [][]byte) {
+	var c offload.Cutter
+	c.Begin(superFrame(dst, src, 0, 60000, 1374), 0)
+	for b, more := c.Next(); more; b, more = c.Next() {
+		frames = append(frames, bytes.Clone(b))
+	}
+	return frames
+}
+
+func BenchmarkSuperFrame(b *testing.B) {
+	p, a := idle(50)
+	b.Run("cut", func(b *testing.B) {
+		pass := superBatch(p, macOfA)
+		b.SetBytes(60000)
+		for b.Loop() {
+			pass()
+		}
+	})
+	b.Run("merge", func(b *testing.B) {
+		frames := segments(ownMAC, macOfA)
+		b.SetBytes(60000)
+		for b.Loop() {
+			for _, frame := range frames {
+				a.Receive(frame)
+			}
+			a.Flush()
+		}
+	})
 }
 
 func BenchmarkFromDevice(b *testing.B) {
