@@ -53,15 +53,15 @@ type pair struct {
 	sw    [2]*l2.Switch
 }
 
-func newPair(t *testing.T, without [2]offload.Features, size, loseEach int) *pair {
+func newPair(t *testing.T, without [2]offload.Features, size, loseEach, mtu int) *pair {
 	p := &pair{}
 	for i := range 2 {
 		p.hosts[i] = newNetwork(t)
-		p.taps[i] = openTAP(t, p.hosts[i], l2.TAPConfig{Name: "mesh0", MAC: siteMAC(i), WithoutOffloads: without[i]})
+		p.taps[i] = openTAP(t, p.hosts[i], l2.TAPConfig{Name: "mesh0", MAC: siteMAC(i), MTU: mtu, WithoutOffloads: without[i]})
 		if err := p.taps[i].SetAddresses(siteAddrs(i)); err != nil {
 			t.Fatal(err)
 		}
-		p.sw[i] = l2.NewSwitch(l2.Config{Device: p.taps[i], MAC: siteMAC(i)})
+		p.sw[i] = l2.NewSwitch(l2.Config{Device: p.taps[i], MAC: siteMAC(i), MTU: mtu})
 		p.paths[i] = &path{size: size, loseEach: loseEach}
 	}
 	for i := range 2 {
@@ -185,11 +185,14 @@ func TestOffloadsBetweenHosts(t *testing.T) {
 	for name, test := range map[string]struct {
 		without        [2]offload.Features
 		size, loseEach int
+		mtu            int // 0: the default
 	}{
 		"all on":                      {size: 1440},
 		"all on, path unknown":        {},
 		"all on, small path":          {size: 1200},
 		"all on, with loss":           {size: 1440, loseEach: 211},
+		"hosts with an MTU of 9000":   {size: 1440, mtu: 9000},
+		"the same without offloads":   {mtu: 9000, size: 1440, without: [2]offload.Features{offload.All, offload.All}},
 		"sender has none":             {without: [2]offload.Features{offload.All, 0}, size: 1440},
 		"receiver has none":           {without: [2]offload.Features{0, offload.All}, size: 1440},
 		"none":                        {without: [2]offload.Features{offload.All, offload.All}, size: 1440},
@@ -197,7 +200,7 @@ func TestOffloadsBetweenHosts(t *testing.T) {
 		"no USO, as before Linux 6.2": {without: [2]offload.Features{offload.USO, offload.USO}, size: 1440},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newPair(t, test.without, test.size, test.loseEach)
+			p := newPair(t, test.without, test.size, test.loseEach, test.mtu)
 			for i, tap := range p.taps {
 				if got := tap.Offloads(); got&test.without[i] != 0 || !got.Has(offload.Checksum|offload.TSO4|offload.TSO6) && test.without[i] == 0 {
 					t.Errorf("offloads of %d are %v, without %v", i, got, test.without[i])
@@ -223,7 +226,7 @@ func TestOffloadsBetweenHosts(t *testing.T) {
 
 // A tagged interface on the TAP: the kernel's offsets count the tag.
 func TestOffloadsOnVLAN(t *testing.T) {
-	p := newPair(t, [2]offload.Features{}, 1440, 0)
+	p := newPair(t, [2]offload.Features{}, 1440, 0, 0)
 	missing := false
 	for i, n := range p.hosts {
 		n.do(func() error {
