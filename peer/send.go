@@ -42,7 +42,8 @@ type route struct {
 	maxPlain int // bytes of padded plaintext that do
 	mtu      int // bytes of IP packet that the path carries
 
-	sent  atomic.Int64 // Engine.stamp of the last transport datagram sent; 0: none
+	sent  atomic.Int64 // Engine.stamp of the last datagram with a frame sent; 0: none
+	asked atomic.Int64 // and of the last with a control message
 	heard atomic.Int64 // and of the last authenticated one received from addr
 }
 
@@ -53,7 +54,9 @@ type batch struct {
 	start int // of the current run in arena
 	seg   int // size of its datagrams; 0: no run is open
 	route *route
-	key   *wireguard.Keypair // whose use was noted; nil: none yet
+
+	key     *wireguard.Keypair // whose use was noted; nil: none yet
+	control bool               // it was noted for control messages
 }
 
 // Shared by all engines: buffers without contents of their own.
@@ -196,21 +199,26 @@ func (r *Remote) seal(key *wireguard.Keypair, to *route, kind inner.Kind, head, 
 	}
 	b.arena = sealed
 	b.added(len(sealed) - start)
-	if b.key != key {
-		b.key = key
-		r.mark(key, to)
+	if control := kind == inner.KindControl; b.key != key || b.control != control {
+		b.key, b.control = key, control
+		r.mark(key, to, control)
 	}
 	return true
 }
 
-// mark notes, once for a batch, that a key and a path are in use.
-func (r *Remote) mark(key *wireguard.Keypair, to *route) {
+// mark notes, once for a batch, that a key and a path are in use, by frames or by
+// control messages.
+func (r *Remote) mark(key *wireguard.Keypair, to *route, control bool) {
 	now := r.engine.now()
 	if key.MarkSent(now) {
 		r.tickSession.Store(true)
 		r.engine.attend(r)
 	}
-	to.sent.Store(r.engine.stamp(now))
+	if control {
+		to.asked.Store(r.engine.stamp(now))
+	} else {
+		to.sent.Store(r.engine.stamp(now))
+	}
 }
 
 // zeros is what plaintexts are padded with.
