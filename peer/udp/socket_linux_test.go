@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -294,7 +296,7 @@ func TestLinkLocal(t *testing.T) {
 	}
 	up(t, "lo", 65536) // by which the kernel sends to its own addresses
 	up(t, "x1", 1500)
-	up(t, "x0", 1500, "fe80::1:1/64")
+	link := up(t, "x0", 1500, "fe80::1:1/64")
 	s := listen(t, netip.MustParseAddrPort("[::]:0"), udp.Options{})
 	stop := time.AfterFunc(10*time.Second, func() { _ = s.Close() })
 	defer stop.Stop()
@@ -304,7 +306,13 @@ func TestLinkLocal(t *testing.T) {
 		if err := s.Send(pkts); err != nil {
 			t.Fatal(err)
 		}
-		if n, err := s.Receive(pkts); n != 1 || err != nil {
+		// Again: the kernel may not have finished with the interface yet. By
+		// number, since another thread does not know the name.
+		again := udp.Packet{Addr: netip.AddrPortFrom(to.Addr().WithZone(strconv.Itoa(link.Attrs().Index)), to.Port()), Data: []byte("x")}
+		received := sendUntilClosed(t, s, again)
+		n, err := s.Receive(pkts)
+		close(received)
+		if n != 1 || err != nil {
 			t.Fatalf("Receive = %d, %v", n, err)
 		}
 		if a := pkts[0].Addr.Addr(); a.WithZone("") != to.Addr().WithZone("") || a.Zone() == "" {
@@ -315,6 +323,27 @@ func TestLinkLocal(t *testing.T) {
 	if err := s.Send(pkts); !errors.Is(err, syscall.ENODEV) {
 		t.Errorf("Send to an unknown zone = %v", err)
 	}
+}
+
+// sendUntilClosed repeats a packet until the channel that it returns is closed.
+func sendUntilClosed(t *testing.T, s udp.Conn, p udp.Packet) chan struct{} {
+	t.Helper()
+	stop := make(chan struct{})
+	var sender sync.WaitGroup
+	sender.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+			if err := s.Send([]udp.Packet{p}); err != nil && !errors.Is(err, net.ErrClosed) {
+				t.Errorf("Send: %v", err)
+			}
+		}
+	})
+	t.Cleanup(sender.Wait)
+	return stop
 }
 
 func TestStatus(t *testing.T) {
