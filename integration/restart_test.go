@@ -3,11 +3,16 @@
 package integration
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"meshd/integration/lab"
 )
@@ -66,14 +71,14 @@ func TestDownAfterKill(t *testing.T) {
 	if _, err := n.Run(w.within(10*time.Second), "down"); err != nil {
 		t.Fatal(err)
 	}
-	if after := w.settings(host); after != before {
-		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	if diff := cmp.Diff(before, w.settings(host)); diff != "" {
+		t.Errorf("after down:\n%s", diff)
 	}
 	w.resume(n)
 	w.waitPeers(home, n)
 	w.must(n.Interrupt())
-	if after := w.settings(host); after != before {
-		t.Errorf("before:\n%s\nafter Ctrl-C:\n%s", before, after)
+	if diff := cmp.Diff(before, w.settings(host)); diff != "" {
+		t.Errorf("after Ctrl-C:\n%s", diff)
 	}
 }
 
@@ -83,7 +88,7 @@ func (w *world) settings(h *lab.Host) string {
 	var all strings.Builder
 	for _, command := range []string{
 		"ip -o link", "ip -o -4 address", "ip -o -6 address", "ip rule", "ip -6 rule", "ip route show table all", "ip -6 route show table all",
-		"cat /proc/sys/net/ipv6/conf/all/accept_ra /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding", "ls -A /run",
+		"cat /proc/sys/net/ipv6/conf/all/accept_ra /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding", "find /run -not -type d",
 	} {
 		out, err := h.Command(w.within(10*time.Second), "sh", "-c", command).CombinedOutput()
 		if err != nil {
@@ -101,6 +106,7 @@ func TestAllRestarted(t *testing.T) {
 			w := newWorld(t)
 			home, laptop, office := w.threeSites(cfg)
 			nodes := []*lab.Node{home, laptop, office}
+			w.written(nodes...)
 			for _, n := range nodes {
 				w.must(n.Kill())
 			}
@@ -113,4 +119,28 @@ func TestAllRestarted(t *testing.T) {
 			w.pingAll(20, nodes...)
 		})
 	}
+}
+
+// written waits until each node has the others' certificates, which show their names, on disk. (Records that come soon
+// after others are written together. The founder's log of what it has issued does not count.)
+func (w *world) written(nodes ...*lab.Node) {
+	w.Helper()
+	w.eventually(10*time.Second, "all know all on disk", func() error {
+		for _, n := range nodes {
+			var state []byte
+			files, err := filepath.Glob(filepath.Join(n.State, "*.[ab]"))
+			w.must(err)
+			for _, file := range files {
+				if text, err := os.ReadFile(file); err == nil { // else it is just being replaced
+					state = append(state, text...)
+				}
+			}
+			for _, other := range nodes {
+				if !bytes.Contains(state, []byte(other.Host.Name())) {
+					return fmt.Errorf("%s has not written down %s", n.Host.Name(), other.Host.Name())
+				}
+			}
+		}
+		return nil
+	})
 }

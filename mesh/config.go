@@ -96,7 +96,8 @@ const (
 	syncEvery = 10 * time.Second
 	// cacheEvery is how soon a new way to a member is written to the cache.
 	cacheEvery = time.Minute
-	// cacheSoon is how soon a new record is.
+	// cacheSoon is how far apart the cache is written for new records. The first is written at once: whoever is killed
+	// right after a join has nobody else to remember.
 	cacheSoon = 2 * time.Second
 	// joinPatience is how long an entry point has to answer.
 	joinPatience = 8 * time.Second

@@ -19,9 +19,11 @@ const (
 	tick = time.Second
 	// joinTick is the same while a join is under way.
 	joinTick = 20 * time.Millisecond
+	// restFactor bounds the share of the time that looking at everything takes.
+	restFactor = 4
 	// offlineAfter is how long a session may be tried for before its member
 	// counts as offline.
-	offlineAfter = 15 * time.Second
+	offlineAfter = 10 * time.Second
 )
 
 // control is the goroutine that owns all control state.
@@ -39,7 +41,10 @@ func (n *Node) control(ctx context.Context) error {
 			f()
 			reconcile = false
 		case <-n.kick:
-			if n.state.joining != nil {
+			if wait := time.Until(n.state.schedule.rest); wait > 0 {
+				timer.Reset(wait)
+				reconcile = false
+			} else if n.state.joining != nil {
 				timer.Reset(n.pause())
 			}
 		case _, ok := <-changes:
@@ -52,7 +57,9 @@ func (n *Node) control(ctx context.Context) error {
 			timer.Reset(n.pause())
 		}
 		if reconcile {
-			n.reconcile(time.Now())
+			began := time.Now()
+			n.reconcile(began)
+			n.state.schedule.rest = began.Add(restFactor * time.Since(began))
 		}
 	}
 }
@@ -101,7 +108,7 @@ func (n *Node) reconcile(now time.Time) {
 // takes them from everybody else.
 func (n *Node) reconcileMembers(now time.Time) {
 	s := &n.state
-	self := n.identity.Public().ID()
+	self := n.self
 	ids := make([]keys.NodeID, 0, len(s.members)+1)
 	for _, d := range s.dir.Members() {
 		ids = append(ids, d.ID)
@@ -133,17 +140,34 @@ func (n *Node) reconcileMember(d *directory.Member, now time.Time) {
 			HourOffset: m.hourOffset,
 		})
 		if err != nil {
-			n.log.Warn("member cannot be reached", "member", d.Display, "err", err)
+			n.noteRefused(d, err)
 			return
+		}
+		if m.chain != string(d.Certificate.Raw) {
+			m.port = nil // what it may do has changed, or its keys have
 		}
 		m.remote, m.chain, m.endpoints = remote, string(d.Certificate.Raw), endpoints
 		s.members[d.ID] = m
+		delete(s.refused, d.ID)
 	}
 	if s.segment != nil && m.port == nil {
 		m.port = s.segment.sw.Connect(d.ID.String(), m.remote, allowFor(d))
 		m.remote.Attach(m.port)
 	}
 	n.watchSession(d, m, now)
+}
+
+// noteRefused tells once of a member whose keys the engine does not take.
+func (n *Node) noteRefused(d *directory.Member, err error) {
+	s := &n.state
+	if s.refused[d.ID] == string(d.Certificate.Raw) {
+		return
+	}
+	n.log.Warn("member cannot be reached", "member", d.Display, "err", err)
+	if s.refused == nil {
+		s.refused = map[keys.NodeID]string{}
+	}
+	s.refused[d.ID] = string(d.Certificate.Raw)
 }
 
 // watchSession acts when the session with a member has come or gone.
@@ -174,6 +198,7 @@ func (n *Node) dropMember(id keys.NodeID, m *member) {
 	}
 	n.state.dir.Forget(id)
 	delete(n.state.members, id)
+	delete(n.state.lastGood, id)
 	m.port = nil
 }
 
@@ -222,15 +247,15 @@ func (n *Node) reconcileSegment() {
 		return
 	}
 	prefixes := n.prefixes()
-	if own := ownAddresses(n.identity.Public().ID(), prefixes); !slices.Equal(own, s.addresses) {
+	if own := ownAddresses(n.self, prefixes); !slices.Equal(own, s.addresses) {
+		n.engine.Exclude(prefixes)
 		if err := s.setAddresses(own); err != nil {
 			n.log.Warn("set addresses", "err", err)
 			return
 		}
 		s.addresses = own
-		n.engine.Exclude(prefixes)
 	}
-	if d := n.state.dir.Member(n.identity.Public().ID()); d != nil && d.Certificate.Roles.String() != s.roles {
+	if d := n.state.dir.Member(n.self); d != nil && d.Certificate.Roles.String() != s.roles {
 		s.roles = d.Certificate.Roles.String()
 		s.sw.SetOwn(allowFor(d))
 	}
@@ -307,7 +332,9 @@ func (n *Node) compareSome() {
 // members.
 func (n *Node) askSTUN(now time.Time) {
 	s := &n.state
-	s.self.stun.SetServers(now, n.stunServers())
+	servers := n.stunServers()
+	n.asked.Store(&servers)
+	s.self.stun.SetServers(now, servers)
 	queries, _ := s.self.stun.Poll(now)
 	for _, q := range queries {
 		n.engine.Send(q.To, q.Data)
@@ -327,7 +354,7 @@ func (n *Node) stunServers() []netip.AddrPort {
 
 // handleGoodbye takes a member at its word that it is leaving now.
 func (n *Node) handleGoodbye(from *peer.Remote) {
-	if m := n.state.members[from.ID]; m != nil {
+	if m := n.state.members[from.ID]; m != nil && m.remote == from {
 		m.left, m.up = true, false
 		from.Rest()
 	}

@@ -224,7 +224,7 @@ func TestJoinWithLoss(t *testing.T) {
 		loss  float64 // of each of the two lines on the way
 		limit time.Duration
 		tries int // at so much loss it may say that nobody answers
-	}{{"10 percent", 0.051, 6 * time.Second, 1}, {"30 percent", 0.163, 2 * joinLimit, 2}} {
+	}{{"10 percent", 0.051, 6 * time.Second, 1}, {"30 percent", 0.163, 2 * joinLimit, 4}} {
 		for seed := range uint64(12) {
 			t.Run(fmt.Sprintf("%s/%d", c.name, seed), func(t *testing.T) {
 				inWorld(t, seed, func(t *testing.T, w *world) {

@@ -164,8 +164,9 @@ func (n *Node) joinNetwork(ctx context.Context, e *entryPoints) error {
 	}
 	n.event(Progress, "found network "+keys.Trust{Root: met.Root}.NetworkID().String()+" at "+at.String())
 	j := &joining{done: make(chan error, 1)}
-	err = n.do(ctx, func() { err = n.beginJoin(j, met, at, e.invite) })
-	if err != nil {
+	var failed error
+	err = n.do(ctx, func() { failed = n.beginJoin(j, met, at, e.invite) })
+	if err = firstOf(failed, err); err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
 	err = n.awaitAnswer(answer, j, at, cfg)

@@ -3,8 +3,10 @@ package mesh
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,16 +49,20 @@ type Node struct {
 	log      *slog.Logger
 	store    *keys.Store
 	identity *keys.Identity
+	self     keys.NodeID // of identity
 	conns    []udp.Conn
 	engine   *peer.Engine
 	started  time.Time
 
 	tasks   chan func()
-	kick    chan struct{} // reconcile soon
-	ended   chan struct{} // closed when the control goroutine is gone
-	dropped atomic.Uint64 // tasks that found no place
-	founded bool          // by this process
-	failed  bool          // it ended before it was ready
+	inbox   inbox
+	banned  atomic.Pointer[[]*keys.Revocation] // those that count, for hellos
+	asked   atomic.Pointer[[]netip.AddrPort]   // STUN servers: nobody else answers
+	kick    chan struct{}                      // reconcile soon
+	ended   chan struct{}                      // closed when the control goroutine is gone
+	dropped atomic.Uint64                      // tasks that found no place
+	founded bool                               // by this process
+	failed  bool                               // it ended before it was ready
 	ready   atomic.Bool
 	pings   pinger
 	eventMu sync.Mutex       // events are told one at a time
@@ -82,6 +88,7 @@ type state struct {
 	self       endpoints
 	schedule   schedule
 	lastGood   map[keys.NodeID]netip.AddrPort // from the cache: where it was reached
+	refused    map[keys.NodeID]string         // chains of members whom the engine does not take, as last told
 	alarms     map[directory.Alarm]time.Time
 }
 
@@ -90,7 +97,9 @@ type schedule struct {
 	gather time.Time // look at the host's addresses
 	sync   time.Time // compare records with a neighbour
 	cache  time.Time // write the cache
+	cached time.Time // when that was done last
 	rates  time.Time // measure rates
+	rest   time.Time // reconcile no sooner, so that a flood of causes leaves time for tasks
 
 	catchUp time.Time // ask those again who know more than we
 }
@@ -135,13 +144,21 @@ var (
 	errEnding = errors.New("the node is ending")
 )
 
-// do runs f on the control goroutine and waits for it.
+// do runs f on the control goroutine and waits for it. With an error f has not
+// run and never will, so that what it writes to is the caller's again.
 func (n *Node) do(ctx context.Context, f func()) error {
+	var claimed atomic.Bool // by the control goroutine, or by a caller who gives up
 	done := make(chan struct{})
+	task := func() {
+		if claimed.CompareAndSwap(false, true) {
+			f()
+			close(done)
+		}
+	}
 	select {
-	case n.tasks <- func() { f(); close(done) }:
+	case n.tasks <- task:
 	case <-n.ended:
-		return errEnding
+		return firstOf(ctx.Err(), errEnding)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -149,19 +166,24 @@ func (n *Node) do(ctx context.Context, f func()) error {
 	case <-done:
 		return nil
 	case <-n.ended:
-		return errEnding
 	case <-ctx.Done():
-		return ctx.Err()
 	}
+	if !claimed.CompareAndSwap(false, true) {
+		<-done
+		return nil
+	}
+	return firstOf(ctx.Err(), errEnding)
 }
 
 // post hands f to the control goroutine if there is room. It never blocks.
-func (n *Node) post(f func()) {
+func (n *Node) post(f func()) bool {
 	select {
 	case n.tasks <- f:
+		return true
 	default:
 		n.dropped.Add(1)
 		n.wake()
+		return false
 	}
 }
 
@@ -175,7 +197,7 @@ func (n *Node) wake() {
 
 // Met implements peer.Observer.
 func (n *Node) Met(result *hello.Result, at netip.AddrPort) {
-	n.post(func() { n.met(result, at) })
+	n.postStranger(func() { n.met(result, at) })
 }
 
 // Changed implements peer.Observer.
@@ -183,7 +205,10 @@ func (n *Node) Changed(*peer.Remote) { n.wake() }
 
 // STUN implements peer.Observer.
 func (n *Node) STUN(from netip.AddrPort, msg []byte) {
-	n.post(func() {
+	if servers := n.asked.Load(); servers == nil || !slices.Contains(*servers, from) {
+		return
+	}
+	n.postStranger(func() {
 		if n.state.self.stun.Handle(time.Now(), from, msg) {
 			n.wake()
 		}
@@ -201,11 +226,21 @@ func (n *Node) Control(from *peer.Remote, msg []byte) {
 		n.pings.receive(from, msg)
 		return
 	}
+	done, ok := n.inbox.take(from.ID, from.Class())
+	if !ok {
+		n.dropped.Add(1)
+		return
+	}
 	kind, body := msg[0], append([]byte(nil), msg[1:]...)
-	n.post(func() { n.handleControl(from, kind, body) })
+	if !n.post(func() { done(); n.handleControl(from, kind, body) }) {
+		done()
+	}
 }
 
 func (n *Node) handleControl(from *peer.Remote, kind byte, body []byte) {
+	if from.Class() != peer.Member && kind != kindJoin {
+		return // it is a member no longer
+	}
 	switch kind {
 	case kindGossip:
 		if n.state.gossip != nil {
@@ -236,19 +271,28 @@ func (n *Node) hello() hello.Config {
 		return hello.Config{Identity: n.identity}
 	}
 	trust := m.trust()
-	return hello.Config{Identity: n.identity, Trust: &trust, Chain: m.Chain, Verify: verify(trust)}
+	return hello.Config{Identity: n.identity, Trust: &trust, Chain: m.Chain, Verify: n.verify(trust)}
 }
 
 // verify makes the judgement on a certificate chain. A member whose certificate
 // has expired stays while no signer can be seen (DESIGN.md, decision 5).
-func verify(trust keys.Trust) func(chain []byte, now time.Time) (*keys.Certificate, error) {
+func (n *Node) verify(trust keys.Trust) func(chain []byte, now time.Time) (*keys.Certificate, error) {
 	return func(chain []byte, now time.Time) (*keys.Certificate, error) {
 		cert, err := trust.Verify(chain, now)
+		if cert != nil && n.isBanned(cert) {
+			return nil, fmt.Errorf("verify certificate: %w", keys.ErrRevoked)
+		}
 		if errors.Is(err, keys.ErrExpired) && cert != nil {
 			return cert, nil
 		}
 		return cert, err
 	}
+}
+
+// isBanned reports whether a revocation that counts covers a certificate.
+func (n *Node) isBanned(c *keys.Certificate) bool {
+	list := n.banned.Load()
+	return list != nil && slices.ContainsFunc(*list, func(r *keys.Revocation) bool { return r.Covers(c) })
 }
 
 // event reports progress.

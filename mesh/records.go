@@ -53,7 +53,7 @@ func (n *Node) seedDirectory(m *membership, now time.Time) error {
 		raws = append(raws, m.Network)
 	}
 	s.dir.Load(raws, now)
-	if s.dir.Member(n.identity.Public().ID()) == nil {
+	if s.dir.Member(n.self) == nil {
 		return errors.New("read membership: our own certificate is not valid for our network")
 	}
 	raw, err := n.store.Load(stateCache)
@@ -82,7 +82,7 @@ func (n *Node) seedDirectory(m *membership, now time.Time) error {
 // saveCache writes what is known, if it changed.
 func (n *Node) saveCache() {
 	s := &n.state
-	s.schedule.cache = time.Time{}
+	s.schedule.cache, s.schedule.cached = time.Time{}, time.Now()
 	c := cache{Records: s.dir.Snapshot(), LastGood: map[string]string{}}
 	for id, at := range s.lastGood {
 		c.LastGood[id.String()] = at.String()
@@ -120,18 +120,33 @@ func (n *Node) handleRecords(from *peer.Remote, msg []byte) {
 // who is a member no longer.
 func (n *Node) afterMerge(from *peer.Remote, delta [][]byte, res directory.MergeResult) {
 	for _, alarm := range res.Alarms {
-		n.log.Warn("record alarm", "kind", alarm.Kind, "owner", alarm.Owner.String())
+		if last, known := n.state.alarms[alarm]; !known || time.Since(last) > time.Minute {
+			n.log.Warn("record alarm", "kind", alarm.Kind, "owner", alarm.Owner.String())
+		}
 		n.state.alarms[alarm] = time.Now()
 	}
 	if len(delta) > 0 {
 		n.push(from, delta)
 	}
+	n.noteRevocations()
 	if res.Own {
 		n.keepEpoch()
 	}
 	if len(res.Changed) > 0 || res.Network || res.Own {
-		n.state.schedule.cache = earlier(n.state.schedule.cache, time.Now().Add(cacheSoon))
+		due := time.Now()
+		if next := n.state.schedule.cached.Add(cacheSoon); next.After(due) {
+			due = next
+		}
+		n.state.schedule.cache = earlier(n.state.schedule.cache, due)
 		n.wake()
+	}
+}
+
+// noteRevocations shows the engine's goroutine, which judges hellos, who is out.
+func (n *Node) noteRevocations() {
+	list := n.state.dir.Revocations()
+	if last := n.banned.Load(); last == nil || len(*last) != len(list) || !slices.Equal(*last, list) {
+		n.banned.Store(&list)
 	}
 }
 

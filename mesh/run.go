@@ -37,12 +37,12 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return errors.Join(err, n.engine.Run(ended()), n.closeState())
 	}
-	stopEngine, engineDone := background(n.engine.Run)
+	stopEngine, engineDone := background(func(ctx context.Context) error { return n.vital(n.engine.Run(ctx)) })
 	group, inner := errgroup.WithContext(ctx)
 	group.Go(func() error { return n.control(inner) })
 	group.Go(func() error { return n.live(inner, group) })
 	err = group.Wait()
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, errEnding)) {
 		err = nil
 	}
 	n.failed = err != nil && !n.ready.Load()
@@ -61,6 +61,14 @@ func (n *Node) closeState() error {
 		return n.store.Remove()
 	}
 	return n.store.Close()
+}
+
+// vital ends the node when a part of it that has to run has failed.
+func (n *Node) vital(err error) error {
+	if err != nil {
+		n.stop(err)
+	}
+	return err
 }
 
 // background runs f until stop is called; done then yields its result.
@@ -163,6 +171,7 @@ func (n *Node) load() error {
 	if n.identity, err = n.store.LoadOrCreateIdentity(); err != nil {
 		return err
 	}
+	n.self = n.identity.Public().ID()
 	if m == nil && len(n.cfg.Join) > 0 {
 		return nil
 	}
@@ -175,14 +184,20 @@ func (n *Node) load() error {
 	return n.adopt(m)
 }
 
-// adopt makes this node a member: the parts that need a network come to be.
-func (n *Node) adopt(m *membership) error {
+// adopt makes this node a member: the parts that need a network come to be, all
+// or none.
+func (n *Node) adopt(m *membership) (err error) {
+	defer func() {
+		if err != nil {
+			n.state.dir = nil
+		}
+	}()
 	now := time.Now()
 	epoch, err := n.store.NextEpoch()
 	if err != nil {
 		return err
 	}
-	id := n.identity.Public().ID()
+	id := n.self
 	s := &n.state
 	s.membership = m
 	s.dir = directory.New(m.trust(), id)
@@ -190,6 +205,7 @@ func (n *Node) adopt(m *membership) error {
 	if err := n.seedDirectory(m, now); err != nil {
 		return err
 	}
+	n.noteRevocations()
 	if s.signer, err = loadSigner(n.store, n.identity); err != nil {
 		return err
 	}
@@ -202,6 +218,7 @@ func (n *Node) adopt(m *membership) error {
 			Trust:        m.trust(),
 			Log:          s.issues,
 			TakenName:    n.nameTaken,
+			Revoked:      n.mayNotJoin,
 			NetworkState: func() []byte { return m.Network },
 		})
 	}
@@ -281,7 +298,7 @@ func (n *Node) serve() (stop func(), done <-chan error, err error) {
 		}
 		serve = func(ctx context.Context, s api.Node) error { return api.Serve(ctx, l, s, n.log) }
 	}
-	stop, done = background(func(ctx context.Context) error { return serve(ctx, service{n}) })
+	stop, done = background(func(ctx context.Context) error { return n.vital(serve(ctx, service{n})) })
 	return stop, done, nil
 }
 
@@ -317,7 +334,7 @@ func (n *Node) readyLine(ctx context.Context) string {
 	name := n.cfg.Name
 	_ = n.do(ctx, func() {
 		name = n.ownName()
-		id := n.identity.Public().ID()
+		id := n.self
 		for _, a := range ownAddresses(id, n.prefixes()) {
 			info = append(info, a.Addr().String())
 		}
@@ -370,7 +387,7 @@ func (n *Node) resolveConfigured(ctx context.Context) error {
 
 // ownName is this node's name in the network.
 func (n *Node) ownName() string {
-	if d := n.state.dir.Member(n.identity.Public().ID()); d != nil {
+	if d := n.state.dir.Member(n.self); d != nil {
 		return d.Display
 	}
 	return n.cfg.Name

@@ -25,7 +25,7 @@ type hostSide interface {
 
 // openSegment makes the host's side of the segment: TAP, switch and names.
 func (n *Node) openSegment(prefixes []netip.Prefix, mtu int) (*segment, error) {
-	id := n.identity.Public().ID()
+	id := n.self
 	s := &segment{mac: macOf(id)}
 	if !n.cfg.NoTAP {
 		// Written first: whatever happens next, `down` knows what to clean up.

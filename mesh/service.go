@@ -320,7 +320,7 @@ func (n *Node) hosts() []api.Host {
 	for _, d := range n.state.dir.Members() {
 		byID[d.ID.String()] = d
 	}
-	self := n.identity.Public().ID().String()
+	self := n.self.String()
 	prefixes := n.prefixes()
 	hosts := []api.Host{}
 	for _, h := range n.state.segment.sw.Hosts() {
@@ -424,7 +424,7 @@ func (n *Node) status(now time.Time) *api.Status {
 }
 
 func (n *Node) describeSelf(now time.Time) api.Self {
-	id := n.identity.Public().ID()
+	id := n.self
 	self := api.Self{
 		ID: id.String(), Name: n.cfg.Name, Roles: []string{}, Addresses: []netip.Addr{}, MAC: macOf(id).String(),
 		MTU: DefaultMTU, Endpoints: []api.Endpoint{}, UptimeSeconds: now.Sub(n.started).Seconds(), Ready: n.ready.Load(),
@@ -461,6 +461,9 @@ func (n *Node) health() []api.Health {
 			}
 		}
 	}
+	if n.state.dir != nil {
+		list = append(list, certificateHealth(n.state.dir.Member(n.self))...)
+	}
 	for alarm, at := range n.state.alarms {
 		list = append(list, api.Health{
 			Code: "record-" + alarmCode(alarm.Kind), Severity: api.SeverityError,
@@ -469,6 +472,28 @@ func (n *Node) health() []api.Health {
 		})
 	}
 	return list
+}
+
+// certificateHealth warns of a certificate whose time is over or has not begun.
+// The node stays a member all the same (DESIGN.md, decision 5).
+func certificateHealth(own *directory.Member) []api.Health {
+	switch {
+	case own == nil:
+		return nil
+	case own.Expired:
+		return []api.Health{{
+			Code: "certificate-expired", Severity: api.SeverityWarning,
+			Text:   "this node's certificate expired at " + own.Certificate.NotAfter.UTC().Format(time.RFC3339),
+			Remedy: "bring an admin's node back, which renews it; check this host's clock",
+		}}
+	case own.Early:
+		return []api.Health{{
+			Code: "certificate-early", Severity: api.SeverityWarning,
+			Text:   "this node's certificate is not valid before " + own.Certificate.NotBefore.UTC().Format(time.RFC3339),
+			Remedy: "check this host's clock",
+		}}
+	}
+	return nil
 }
 
 // union appends to list what is not in it yet.

@@ -43,7 +43,12 @@ func (n *Node) serveUAPI(ctx context.Context, group *errgroup.Group) {
 				n.log.Warn("userspace API socket", "err", err)
 				return nil
 			}
-			go n.engine.ServeUAPI(conn) // ends by its own deadline
+			group.Go(func() error {
+				stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+				defer stop()
+				n.engine.ServeUAPI(conn)
+				return nil
+			})
 		}
 	})
 }

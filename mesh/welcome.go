@@ -14,15 +14,23 @@ import (
 const (
 	// maxPending bounds the joiners that wait at this member.
 	maxPending = 64
-	// pendingFor is how long each may wait.
+	// pendingFor is how long each may wait for an admin, and unheardFor for the
+	// joiner's first word.
 	pendingFor = 10 * time.Minute
+	unheardFor = 30 * time.Second
+	// maxPendingFrom is how many may wait from one IPv4 address or IPv6 /64.
+	maxPendingFrom = 16
+	// settleFor is how long one that has not been heard yet keeps its place.
+	settleFor = 2 * time.Second
 )
 
 // pendingJoiner is somebody without a certificate who has said hello here.
 type pendingJoiner struct {
 	remote *peer.Remote
 	from   netip.AddrPort
+	since  time.Time
 	until  time.Time
+	heard  bool // a join message came
 }
 
 // met acts on a hello that ended well, whichever side began it.
@@ -40,13 +48,15 @@ func (n *Node) met(result *hello.Result, at netip.AddrPort) {
 		n.merge(nil, [][]byte{raw})
 		n.reconcileMembers(time.Now())
 		if m := s.members[id]; m != nil {
-			m.left, m.hourOffset = false, result.HourOffset
+			m.left = false
+			n.noteHour(m, result)
 			m.remote.Learn(at)
 			m.remote.Want()
 		}
 		return
 	}
-	if s.members[id] != nil || (s.pending[id] == nil && len(s.pending) >= maxPending) {
+	now := time.Now()
+	if s.members[id] != nil || (s.pending[id] == nil && !n.makeRoom(at, now)) {
 		return
 	}
 	remote, err := n.engine.SetRemote(peer.Spec{Public: result.Remote, Class: peer.Pending, HourOffset: result.HourOffset})
@@ -54,7 +64,68 @@ func (n *Node) met(result *hello.Result, at netip.AddrPort) {
 		return
 	}
 	remote.Learn(at)
-	s.pending[id] = &pendingJoiner{remote: remote, from: at, until: time.Now().Add(pendingFor)}
+	if p := s.pending[id]; p != nil && p.heard { // it meets us again
+		p.remote, p.from = remote, at
+		return
+	}
+	s.pending[id] = &pendingJoiner{remote: remote, from: at, since: now, until: now.Add(unheardFor)}
+}
+
+// noteHour takes over what a hello says of a member's clock.
+func (n *Node) noteHour(m *member, result *hello.Result) {
+	if m.hourOffset == result.HourOffset {
+		return
+	}
+	m.hourOffset = result.HourOffset
+	_, err := n.engine.SetRemote(peer.Spec{
+		Public: m.remote.Public, Class: peer.Member, Candidates: m.endpoints, HourOffset: m.hourOffset,
+	})
+	if err != nil {
+		n.log.Warn("note a member's clock", "err", err)
+	}
+}
+
+// makeRoom reports whether another joiner may wait here. One who has not said a
+// word makes room where there is none.
+func (n *Node) makeRoom(at netip.AddrPort, now time.Time) bool {
+	s := &n.state
+	from, there := sourceOf(at), 0
+	for _, p := range s.pending {
+		if sourceOf(p.from) == from {
+			there++
+		}
+	}
+	if there < maxPendingFrom && len(s.pending) < maxPending {
+		return true
+	}
+	var oldest keys.NodeID
+	for id, p := range s.pending {
+		if p.heard || now.Sub(p.since) < settleFor || (there >= maxPendingFrom && sourceOf(p.from) != from) {
+			continue
+		}
+		if oldest.IsZero() || p.since.Before(s.pending[oldest].since) {
+			oldest = id
+		}
+	}
+	if oldest.IsZero() {
+		return false
+	}
+	n.dropPending(oldest)
+	return true
+}
+
+// sourceOf is what one sender can hardly change: its IPv4 address, or its /64.
+func sourceOf(at netip.AddrPort) netip.Prefix {
+	a, bits := at.Addr().Unmap().WithZone(""), 64
+	if a.Is4() {
+		bits = 32
+	}
+	return netip.PrefixFrom(a, bits).Masked()
+}
+
+func (n *Node) dropPending(id keys.NodeID) {
+	delete(n.state.pending, id)
+	n.engine.Forget(id)
 }
 
 // expirePending forgets joiners who have become members or have waited too long.
@@ -64,8 +135,7 @@ func (n *Node) expirePending(now time.Time) {
 		case n.state.members[id] != nil: // its remote lives on
 			delete(n.state.pending, id)
 		case now.After(p.until):
-			delete(n.state.pending, id)
-			n.engine.Forget(id)
+			n.dropPending(id)
 		}
 	}
 }
@@ -98,7 +168,7 @@ func (n *Node) handleJoin(from *peer.Remote, body []byte) {
 	case kind == joinCarry:
 		n.signFor(from, body, now)
 	case kind == joinBack:
-		n.carryBack(body)
+		n.carryBack(from, body)
 	}
 }
 
@@ -110,10 +180,16 @@ func (n *Node) introduce(from *peer.Remote, msg []byte, now time.Time) {
 		return
 	}
 	var at netip.AddrPort
-	if p := s.pending[from.ID]; p != nil {
+	switch p := s.pending[from.ID]; {
+	case p != nil:
+		if !p.heard {
+			p.heard, p.until = true, now.Add(pendingFor)
+		}
 		at = p.from
+	case from.Class() != peer.Member:
+		return // it waits here no longer
 	}
-	self := n.identity.Public().ID()
+	self := n.self
 	if s.desk != nil && (signer.IsZero() || signer == self) {
 		for _, reply := range s.desk.ReceiveFrom(from.Public, at, msg, now) {
 			sendControl(from, kindJoin, []byte{joinDirect}, reply)
@@ -159,15 +235,33 @@ func (n *Node) signFor(introducer *peer.Remote, body []byte, now time.Time) {
 	}
 }
 
-// carryBack hands a signer's answer to the joiner who waits here.
-func (n *Node) carryBack(body []byte) {
+// carryBack hands a signer's answer to the joiner who waits here. A refusal has
+// no signature, so that members who sign nothing are not listened to.
+func (n *Node) carryBack(from *peer.Remote, body []byte) {
 	back, err := join.ParseBack(body)
-	if err != nil {
+	if d := n.state.dir.Member(from.ID); err != nil || d == nil || !d.Certificate.Roles.Has("admin") {
 		return
 	}
 	if p := n.state.pending[back.Joiner]; p != nil {
 		sendControl(p.remote, kindJoin, []byte{joinDirect}, back.Payload)
 	}
+}
+
+// mayNotJoin says whose keys the desk must not sign: those of a revoked node, and
+// those of which a member holds one. A joiner proves the others in its session
+// with its introducer only, and that may be anybody.
+func (n *Node) mayNotJoin(p keys.Public) bool {
+	for _, r := range n.state.dir.Revocations() {
+		if r.Key == p.Sign && r.Serial == "" {
+			return true
+		}
+	}
+	for _, m := range n.state.dir.Members() {
+		if o := m.Certificate.Public; o.Sign != p.Sign && (o.WireGuard == p.WireGuard || o.Probe == p.Probe) {
+			return true
+		}
+	}
+	return false
 }
 
 // nameTaken says whether a member has the name already.

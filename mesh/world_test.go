@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -248,9 +249,15 @@ func (n *node) failure(limit time.Duration) error {
 
 // ask is the node's control socket.
 func (n *node) ask() api.Node {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.service
+	for {
+		n.mu.Lock()
+		service := n.service
+		n.mu.Unlock()
+		if service != nil {
+			return service
+		}
+		time.Sleep(time.Millisecond) // it is offered by a goroutine that may not have begun
+	}
 }
 
 // status returns the node's status.
@@ -286,11 +293,30 @@ func (n *node) wait(spec api.WaitSpec, limit time.Duration) {
 // mac is the address of the node's TAP.
 func (n *node) mac() l2.MAC {
 	n.t.Helper()
-	hw, err := net.ParseMAC(n.status().Self.MAC)
+	return macOf(n.t, n.status().Self.MAC)
+}
+
+// macOf reads a MAC.
+func macOf(t *testing.T, text string) l2.MAC {
+	t.Helper()
+	hw, err := net.ParseMAC(text)
 	if err != nil {
-		n.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return l2.MAC(hw)
+}
+
+// meter counts the datagrams that are sent from now on. What it returns yields
+// how many there were, and their bytes of UDP payload.
+func (w *world) meter(of func(udptest.Datagram) bool) func() (packets, bytes int64) {
+	var count, size atomic.Int64
+	w.net.Tap(func(d udptest.Datagram) {
+		if of(d) {
+			count.Add(1)
+			size.Add(int64(len(d.Data)))
+		}
+	})
+	return func() (packets, bytes int64) { return count.Load(), size.Load() }
 }
 
 // send puts a frame onto the segment at n, as its host would.

@@ -70,14 +70,14 @@ func (e *Engine) handleProbe(d *datagram, now time.Time) {
 	}
 	switch m.Kind {
 	case probe.Ping:
-		pong := probe.Message{Kind: probe.Pong, Transaction: m.Transaction, Observed: d.from}
-		e.send(d.from, r.pair.Append(nil, pong, probe.Hour(now), 0))
 		if r.mayLearn(d.from, now) {
 			r.paths.Learn(d.from, now)
 		}
-		if m.Flags&flagWant != 0 {
-			r.ask(d.from, now)
+		if m.Flags&flagWant != 0 && r.ask(d.from, now) {
+			break
 		}
+		pong := probe.Message{Kind: probe.Pong, Transaction: m.Transaction, Observed: d.from}
+		e.send(d.from, r.pair.Append(nil, pong, probe.Hour(now), 0))
 	case probe.Pong:
 		fresh := r.paths.Pong(d.from, m.Transaction, now)
 		if fresh && m.Transaction == r.asked {
@@ -95,15 +95,20 @@ func (e *Engine) handleProbe(d *datagram, now time.Time) {
 }
 
 // ask makes sure that a ping that wants a session is no replay: a tag is good
-// for hours, the answer to a fresh ping proves that the remote is there now.
-func (r *Remote) ask(from netip.AddrPort, now time.Time) {
+// for hours, the answer to a fresh ping proves that the remote is there now. It
+// reports whether it took the place of the pong, so that a source, which may be
+// forged, gets no more than it sent and the budget of its address allows.
+func (r *Remote) ask(from netip.AddrPort, now time.Time) (instead bool) {
 	if now.Before(r.askAt) {
-		return
+		return false
 	}
-	if p, ok := r.paths.Ask(from, now); ok {
-		r.askAt, r.asked = now.Add(askEvery), p.Transaction
-		r.ping(p, now)
+	p, extra, ok := r.paths.Ask(from, now)
+	if !ok {
+		return false
 	}
+	r.askAt, r.asked = now.Add(askEvery), p.Transaction
+	r.ping(p, now)
+	return !extra
 }
 
 // mayLearn reports whether an address that something authentic came from may be
@@ -217,6 +222,9 @@ func (e *Engine) initiation(msg []byte, from netip.AddrPort, now time.Time) {
 	}
 	r.lastUsed.Store(e.stamp(now))
 	r.act(out, from, now)
+	if len(out.Added) > 0 {
+		r.answered = answered{out.Added[len(out.Added)-1], from}
+	}
 	if r.mayLearn(from, now) {
 		r.paths.Learn(from, now)
 	}

@@ -180,10 +180,12 @@ func (r *Remote) helloDeadline(wanted bool) time.Time {
 	return r.helloAt
 }
 
-// Learn says that the remote was met at an address. It is probed before it is used.
+// Learn says that the remote was met at an address, which a hello has shown to be
+// its own. It is probed before it is used.
 func (r *Remote) Learn(addr netip.AddrPort) {
 	r.engine.call(func(now time.Time) {
 		if !r.closed {
+			r.paths.Vouch(addr, now)
 			r.paths.Learn(addr, now)
 			r.advance(now)
 		}

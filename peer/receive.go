@@ -176,6 +176,7 @@ func (rx *receiver) frame(r *Remote, frame []byte) {
 		return
 	}
 	r.lastUsed.Store(rx.stamp)
+	r.carried.Store(rx.stamp)
 	r.rxBytes.Add(uint64(len(frame)))
 	(*sink).Receive(frame)
 	for _, s := range rx.sinks {

@@ -68,6 +68,7 @@ type Remote struct {
 	route    atomic.Pointer[route]
 	sink     atomic.Pointer[FrameSink]
 	lastUsed atomic.Int64 // Engine.stamp, 0: never; frames and control messages, both ways
+	carried  atomic.Int64 // likewise of frames alone
 	attended atomic.Bool
 
 	tickSession atomic.Bool // a mark on a key asked for Session.Tick
@@ -107,12 +108,20 @@ type remoteControl struct {
 	observed   netip.AddrPort // how the remote sees us
 	asked      [12]byte       // transaction of the ping that checks a wish for a session
 	askAt      time.Time      // the earliest time for another
-	rekeyAt    time.Time      // the earliest time to rekey again because the remote has lost its keys
-	wantSince  time.Time      // zero: no session is wanted
-	helloAt    time.Time      // when the next hello may go
+	answered   answered
+	rekeyAt    time.Time // the earliest time to rekey again because the remote has lost its keys
+	wantSince  time.Time // zero: no session is wanted
+	helloAt    time.Time // when the next hello may go
 	helloWait  time.Duration
 	up         bool // as last reported to the observer
 	closed     bool
+}
+
+// answered is the last initiation that was answered: the first packet under its
+// key shows that the answer has arrived where it was sent.
+type answered struct {
+	key *wireguard.Keypair
+	to  netip.AddrPort
 }
 
 // SetRemote makes a remote known, or updates what is known of it.
@@ -290,6 +299,10 @@ func (r *Remote) advance(now time.Time) {
 		return
 	}
 	wanted := r.wanted(now)
+	if a := r.answered; a.key != nil && r.session.SendKey() == a.key {
+		r.paths.Vouch(a.to, now)
+		r.answered = answered{}
+	}
 	r.feedPaths(now)
 	r.paths.Want(wanted, now)
 	pings, wake := r.paths.Tick(now)
@@ -336,6 +349,9 @@ func (r *Remote) feedPaths(now time.Time) {
 		if t := to.sent.Load(); t != 0 {
 			r.paths.Sent(r.engine.at(t))
 		}
+	}
+	if t := r.carried.Load(); t != 0 {
+		r.paths.Used(r.engine.at(t))
 	}
 	if from := r.strange.Swap(nil); from != nil && r.mayLearn(*from, now) {
 		r.paths.Learn(*from, now)

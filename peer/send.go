@@ -21,6 +21,9 @@ const (
 	// maxQueuedBytes is how much all of them may be: a broadcast waits once for
 	// every member that is away.
 	maxQueuedBytes = 8 << 20
+	// attendEvery is how soon the engine hears that a quiet remote is in use
+	// again, so that it notices when nothing comes back.
+	attendEvery = time.Second
 	// arenaSize holds one batch of sealed datagrams: what one UDP_SEGMENT send
 	// takes at most.
 	arenaSize = 64 << 10
@@ -100,7 +103,11 @@ func (r *Remote) Send(frame []byte) {
 		r.drops.Add(1)
 		return
 	}
-	r.lastUsed.Store(r.engine.stamp(r.engine.now()))
+	now := r.engine.stamp(r.engine.now())
+	r.lastUsed.Store(now)
+	if now-r.carried.Swap(now) > int64(attendEvery) {
+		r.engine.attend(r) // the path is watched closely from now on
+	}
 	if r.waiting.Load() > 0 || !r.transmit(inner.KindFrame, frame) {
 		r.wait(frame)
 		return
@@ -124,12 +131,16 @@ func (r *Remote) Flush() {
 // session; otherwise it starts to make one and reports false. Control messages
 // are idempotent and repeated by their senders, so that none of them waits here.
 func (r *Remote) SendControl(msg []byte) bool {
-	r.lastUsed.Store(r.engine.stamp(r.engine.now()))
+	now := r.engine.stamp(r.engine.now())
+	before := r.lastUsed.Swap(now)
 	if !r.transmit(inner.KindControl, msg) {
 		r.engine.attend(r)
 		return false
 	}
 	r.Flush()
+	if now-before > int64(attendEvery) {
+		r.engine.attend(r)
+	}
 	return true
 }
 

@@ -158,19 +158,34 @@ func (e *end) remove() error {
 	return nil
 }
 
-// carries reports whether there is nothing to wait for: the link has carrier and a queue, and its addresses are in use;
-// or it is gone, or has been set down.
+// carries reports whether there is nothing to wait for: the link has a queue, and its addresses are in use; or it is
+// gone, or down, or unplugged. (The two ends of a cable have carrier as soon as both are up, and a bridge a little later.)
 func (e *end) carries() bool {
 	l, err := e.ns.link.LinkByIndex(e.index)
 	if err != nil || l.Attrs().Flags&net.FlagUp == 0 {
 		return true
 	}
 	if l.Attrs().OperState != netlink.OperUp {
+		return l.Attrs().RawFlags&unix.IFF_LOWER_UP == 0 && e.name != lanName
+	}
+	addrs, err := e.ns.link.AddrList(l, netlink.FAMILY_V6)
+	if err != nil || slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.Flags&unix.IFA_F_TENTATIVE != 0 }) {
 		return false
 	}
-	// Also without detection of duplicates the kernel takes an address into use a little later than it accepts it.
-	addrs, err := e.ns.link.AddrList(l, netlink.FAMILY_V6)
-	return err == nil && !slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.Flags&unix.IFA_F_TENTATIVE != 0 })
+	return !slices.ContainsFunc(e.addrs, func(p netip.Prefix) bool { return p.Addr().Is6() && !e.answers(p.Addr()) })
+}
+
+// answers reports whether an IPv6 address is in use. Also without detection of duplicates the kernel shows an address
+// before it joins the group by which neighbours ask for it. The address's own route comes last.
+func (e *end) answers(addr netip.Addr) bool {
+	routes, err := e.ns.link.RouteGet(addr.AsSlice())
+	return err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL
+}
+
+// isDown reports whether the interface has been set down.
+func (e *end) isDown() bool {
+	l, err := e.ns.link.LinkByIndex(e.index)
+	return err == nil && l.Attrs().Flags&net.FlagUp == 0
 }
 
 // silent reports whether the system knows that the carrier is gone.

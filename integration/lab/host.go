@@ -314,12 +314,18 @@ func (h *Host) setCarrier(name string, up bool) error {
 			if err := n.far.ns.link.LinkSetDown(far); err != nil {
 				return err
 			}
+			if n.site != nil {
+				h.lab.forget(n.site.lan)
+			}
 			return poll(context.Background(), n.silent)
 		}
 		if err := n.far.ns.link.LinkSetUp(far); err != nil {
 			return err
 		}
 		h.lab.await(n.end, n.far)
+		if n.site != nil {
+			h.lab.await(n.site.lan)
+		}
 		if err := n.number(); err != nil { // the far end's addresses went when it was set down
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -161,11 +162,19 @@ func (l *Lab) change(what string, step func() error) error {
 // own makes Close close c as well.
 func (l *Lab) own(c io.Closer) { l.closers = append(l.closers, c) }
 
-// await makes ready wait for these ends.
+// await makes ready wait for these ends, as they are now.
 func (l *Lab) await(ends ...end) {
+	l.forget(ends...)
 	for _, e := range ends {
-		l.pending = append(l.pending, &end{ns: e.ns, name: e.name, index: e.index})
+		l.pending = append(l.pending, &e)
 	}
+}
+
+// forget makes ready not wait for them.
+func (l *Lab) forget(ends ...end) {
+	l.pending = slices.DeleteFunc(l.pending, func(p *end) bool {
+		return slices.ContainsFunc(ends, func(e end) bool { return e.ns == p.ns && e.index == p.index })
+	})
 }
 
 // id numbers interfaces, so that a name is free in whatever namespace the interface is moved to.

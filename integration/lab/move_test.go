@@ -148,6 +148,12 @@ func TestCarrier(t *testing.T) {
 		if s, _ := h.Ping(t.Context(), server.Addr4(), 1, PingOptions{Linger: 20 * time.Millisecond}); s.Received > 0 {
 			t.Errorf("%s: the ping passes an unplugged cable", h.Name())
 		}
+		if err := h.Renumber(); err != nil {
+			t.Errorf("%s, unplugged: %v", h.Name(), err)
+		}
+		if err := h.Command(t.Context(), "true").Run(); err != nil {
+			t.Errorf("%s, unplugged: %v", h.Name(), err)
+		}
 		if err := h.LinkUp("eth0"); err != nil {
 			t.Fatal(err)
 		}

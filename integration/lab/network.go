@@ -96,6 +96,9 @@ func (u *uplink) number() error {
 		} else if !u.routed {
 			continue
 		}
+		if u.cable.a.isDown() {
+			continue // unplugged there: LinkUp numbers again
+		}
 		if err := u.cable.a.setRoute(dst, customer[i].Addr(), 0); err != nil {
 			return err
 		}

@@ -214,7 +214,8 @@ func (r ruleset) translate(b *batch) {
 
 	remember := [][]expr.Any{
 		update(ports, reg1, reg2), update(inner, reg2, reg1),
-		{load(dstAddr, reg3)}, lookup(ports, reg1, reg3hi), update(seen, reg3, 0),
+		{load(dstAddr, reg3)},
+		lookup(ports, reg1, reg3hi), update(seen, reg3, 0),
 	}
 	fwd := b.base(t, nftables.ChainTypeFilter, nftables.ChainHookForward, 10, false)
 	udpOut := join(oif(wanName), proto(unix.IPPROTO_UDP), []expr.Any{load(srcAddr, reg1), load(srcPort, reg1hi)})

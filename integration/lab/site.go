@@ -118,7 +118,7 @@ func (s *Site) bridge() error {
 	}
 	var err error
 	s.lan, err = s.lab.open(plug{ns: s.ns, name: lanName, v6: s.cfg.V6})
-	s.lab.pending = s.lab.pending[:len(s.lab.pending)-1] // it has carrier when a host is plugged in: see take
+	s.lab.forget(s.lan) // it has carrier when a host is plugged in: see take
 	return err
 }
 
@@ -304,7 +304,7 @@ func (s *Site) seat() (int, error) {
 func (s *Site) release(n *nic) {
 	s.hosts = slices.DeleteFunc(s.hosts, func(other *nic) bool { return other == n })
 	if len(s.hosts) == 0 { // then the LAN has no carrier
-		s.lab.pending = slices.DeleteFunc(s.lab.pending, func(e *end) bool { return e.ns == s.ns && e.name == lanName })
+		s.lab.forget(s.lan)
 	}
 }
 

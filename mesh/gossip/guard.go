@@ -180,6 +180,7 @@ func (g *guard) judgeAccusation(hop *peer, m *message, now time.Time) string {
 	if !p.believe(m.incarnation, false, now) {
 		return dropIncarnation
 	}
+	p.suspected = now
 	return ""
 }
 

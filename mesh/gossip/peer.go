@@ -55,6 +55,8 @@ type peer struct {
 	shown       bool // what Alive said last
 
 	fed, heard, left time.Time
+	suspected        time.Time // last, by another member
+	checked          time.Time // when it was last asked because of that
 	told             time.Time
 	toldIncarnation  uint32
 	greeting         []string // members that it has yet to hear of from us
@@ -181,6 +183,19 @@ func (p *peer) aliveMessage() message {
 	return message{
 		kind: kindAlive, incarnation: p.incarnation, node: p.name, addr: p.addr[:], port: port, versions: ownVersions(),
 	}
+}
+
+// checks are the members that somebody suspects: they are asked at once, so that a path that leads nowhere is noticed although
+// nothing else goes there.
+func (t *table) checks(now time.Time) []*peer {
+	var out []*peer
+	for _, p := range t.peers {
+		if p != t.self && p.suspected.After(p.checked) && since(p.checked, now) >= askInterval {
+			p.checked = now
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // asks picks members that memberlist has given up, so that they are asked whether they live: memberlist never would, and two

@@ -64,7 +64,7 @@ func (g *Gossip) plan(ctx context.Context) (more bool) {
 	now := time.Now()
 	g.mu.Lock()
 	feeds := g.table.feeds(now, g.isReachable, feedsAtOnce)
-	asks := g.table.asks(now)
+	asks := append(g.table.asks(now), g.table.checks(now)...)
 	greetings := g.table.greetings()
 	g.noteChanges(now)
 	g.mu.Unlock()

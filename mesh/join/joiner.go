@@ -16,6 +16,7 @@ import (
 const (
 	firstRepeat  = 200 * time.Millisecond
 	lastRepeat   = 2 * time.Second
+	hurried      = 500 * time.Millisecond // the same when nobody has to decide anything
 	joinerWindow = requestLife - 15*time.Second
 )
 
@@ -180,7 +181,11 @@ func (j *Joiner) Tick(now time.Time) (out []byte, wake time.Time) {
 		return nil, j.outbox.next
 	}
 	j.outbox.next = now.Add(j.outbox.interval)
-	j.outbox.interval = min(2*j.outbox.interval, lastRepeat)
+	last := lastRepeat
+	if j.config.Invite != nil || j.stage == Fetching {
+		last = hurried
+	}
+	j.outbox.interval = min(2*j.outbox.interval, last)
 	return j.outbox.message, j.outbox.next
 }
 

@@ -108,10 +108,9 @@ func (t *Table) paddedDue(c *candidate, now time.Time) (at time.Time, ok bool) {
 	return c.mtu.due(now, t.busy(now), c.suspect(now))
 }
 
-// busy says that data flows.
+// busy says that frames flow.
 func (t *Table) busy(now time.Time) bool {
-	last := later(t.sent, t.heard)
-	return !last.IsZero() && now.Sub(last) < busyFor
+	return !t.used.IsZero() && now.Sub(t.used) < busyFor
 }
 
 // ping sends one; a size of 0 is a small one.

@@ -212,9 +212,9 @@ func (w *world) data(h *host, size int, arrived func()) {
 	if at, ok := h.pongs[to]; !ok || w.now.Sub(at) > freshness {
 		w.t.Fatalf("%s sends data to %v, which last answered at %v", h.name, to, at)
 	}
-	h.act(func() { h.table.Sent(w.now) })
+	h.act(func() { h.table.Sent(w.now); h.table.Used(w.now) })
 	h.send(to, min(size, inner.UDPPayload(h.table.MTU(), is6(to))), func(r *host, from, _ netip.AddrPort) {
-		r.act(func() { r.table.Heard(from, w.now) })
+		r.act(func() { r.table.Heard(from, w.now); r.table.Used(w.now) })
 		arrived()
 	})
 }

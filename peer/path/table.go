@@ -48,7 +48,7 @@ type Table struct {
 	alarmed    bool      // the active path is failing, and the others were roused
 	switched   time.Time // when the active path last changed
 	sent       time.Time // when data was last sent
-	heard      time.Time // when data was last heard, from anywhere
+	used       time.Time // when a frame last went or came
 	pings      []Ping    // what Tick returns; reused
 }
 
@@ -93,6 +93,21 @@ func (t *Table) Learn(addr netip.AddrPort, now time.Time) {
 	c.poked = true
 	if t.active != nil {
 		t.active.poked = true
+	}
+}
+
+// Vouch says that something secret that was sent to addr has come back: whoever
+// is there takes part. Its budget is whole again, so that an address that did not
+// answer for long is confirmed as soon as the remote is back.
+func (t *Table) Vouch(addr netip.AddrPort, now time.Time) {
+	c := t.add(addr, now)
+	if c == nil {
+		return
+	}
+	c.learnt = later(c.learnt, now)
+	if !c.up {
+		c.budget = budget{}
+		c.rouse()
 	}
 }
 
@@ -142,7 +157,6 @@ func (t *Table) Heard(addr netip.AddrPort, now time.Time) {
 	if c != nil && !now.After(c.data) {
 		return
 	}
-	t.heard = later(t.heard, now)
 	if c == nil || !c.up {
 		t.Learn(addr, now)
 		if c = t.find(addr); c == nil {
@@ -157,6 +171,10 @@ func (t *Table) Heard(addr netip.AddrPort, now time.Time) {
 		t.active.poked = true
 	}
 }
+
+// Used says that a frame went or came at that time. The active path is watched
+// closely for a while: control messages alone, which never cease, are no reason.
+func (t *Table) Used(at time.Time) { t.used = later(t.used, at) }
 
 // Sent says that data was sent to the active path. Saying the same again changes
 // nothing.
@@ -311,18 +329,25 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// Ask makes a ping to an address at once; ok is false when its budget is spent.
-func (t *Table) Ask(addr netip.AddrPort, now time.Time) (p Ping, ok bool) {
+// Ask makes a ping to an address at once, in answer to a packet that just came
+// from there. Where the address has no budget left for it, extra is false: it
+// may go only in the place of the packet's other answer, and is free then.
+func (t *Table) Ask(addr netip.AddrPort, now time.Time) (p Ping, extra, ok bool) {
 	c := t.find(addr)
-	if c == nil || (!c.verified(now) && c.budget.free().After(now)) {
-		return p, false
+	if c == nil {
+		return p, false, false
 	}
+	was := c.budget
+	extra = c.verified(now) || !was.free().After(now)
 	t.pings = t.pings[:0]
 	t.ping(c, 0, now)
-	if len(t.pings) == 0 {
-		return p, false
+	if !extra {
+		c.budget = was
 	}
-	return t.pings[0], true
+	if len(t.pings) == 0 {
+		return p, false, false
+	}
+	return t.pings[0], extra, true
 }
 
 // Afford reports whether something other than a ping may be sent to an address

@@ -241,3 +241,22 @@ func TestRepeatedReportsChangeNothing(t *testing.T) {
 		t.Error("asks for pings again")
 	}
 }
+
+// An address that has not answered for long is pinged again at once when its
+// remote has shown to be there.
+func TestVouchRenewsTheBudget(t *testing.T) {
+	table := wanted()
+	now := begin()
+	table.SetCandidates([]netip.AddrPort{addr(b1)}, now)
+	for table.Afford(addr(b1), now) { // hellos, say
+		now = now.Add(time.Second)
+	}
+	table.Learn(addr(b1), now)
+	if pings, _ := table.Tick(now); len(pings) != 0 {
+		t.Fatalf("%d pings beyond the budget", len(pings))
+	}
+	table.Vouch(addr(b1), now)
+	if pings, _ := table.Tick(now); len(pings) != 1 {
+		t.Fatalf("%d pings to an address that was vouched for, want 1", len(pings))
+	}
+}
