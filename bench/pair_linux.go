@@ -40,6 +40,7 @@ type Pair struct {
 
 	lab     *lab.Lab
 	running []*exec.Cmd
+	inputs  []io.Closer // standard inputs, which end some programs when they end
 }
 
 // newPair makes the hosts.
@@ -73,8 +74,7 @@ func newPair(ctx context.Context, offloads bool) (p *Pair, err error) {
 	return p, p.connect(offloads)
 }
 
-// prepareHost unplugs the host from the lab's network, sets what is set before an interface is made, and makes TCP the
-// same everywhere. A lost question for a neighbour's address must not cost a second, or it would be what is measured.
+// prepareHost unplugs the host from the lab's network, and sets what is set before an interface is made.
 func prepareHost() error {
 	eth0, err := netlink.LinkByName("eth0")
 	if err != nil {
@@ -83,16 +83,18 @@ func prepareHost() error {
 	if err := netlink.LinkDel(eth0); err != nil {
 		return err
 	}
-	for key, value := range map[string]string{
-		"ipv4/tcp_congestion_control":            "cubic",
-		"ipv4/neigh/default/retrans_time_ms":     "100",
-		"ipv6/neigh/default/retrans_time_ms":     "100",
+	return setParameters(map[string]string{
 		"ipv6/conf/all/disable_ipv6":             "0",
 		"ipv6/conf/default/disable_ipv6":         "0",
 		"ipv6/conf/default/accept_dad":           "0",
 		"ipv6/conf/default/accept_ra":            "0",
 		"ipv6/conf/default/router_solicitations": "0",
-	} {
+	})
+}
+
+// setParameters sets parameters of the calling thread's namespace, named as under /proc/sys/net.
+func setParameters(values map[string]string) error {
+	for key, value := range values {
 		if err := os.WriteFile(filepath.Join("/proc/sys/net", key), []byte(value), 0); err != nil {
 			return err
 		}
@@ -132,7 +134,7 @@ func (p *Pair) connect(offloads bool) error {
 			if err := number(wire, under[i]); err != nil {
 				return err
 			}
-			return defaultRoutes(under[1-i])
+			return routes(under[1-i])
 		})
 		if err != nil {
 			return fmt.Errorf("set up %s of host %s: %w", wire, h.Name(), err)
@@ -141,7 +143,8 @@ func (p *Pair) connect(offloads bool) error {
 	return nil
 }
 
-// number gives an interface of the calling thread's namespace its addresses and takes it up.
+// number gives an interface of the calling thread's namespace its addresses and takes it up. A lost question for a
+// neighbour's address must not cost a second, or it would be what is measured.
 func number(name string, a addresses) error {
 	link, err := netlink.LinkByName(name)
 	if err != nil {
@@ -159,15 +162,32 @@ func number(name string, a addresses) error {
 			return fmt.Errorf("set %v: %w", prefix, err)
 		}
 	}
+	if err := setParameters(map[string]string{
+		"ipv4/neigh/" + name + "/retrans_time_ms": "100",
+		"ipv6/neigh/" + name + "/retrans_time_ms": "100",
+	}); err != nil {
+		return err
+	}
 	return netlink.LinkSetUp(link)
 }
 
-// defaultRoutes lead to the other host, as a host's would to its router. Programs look for one to find their uplink.
-func defaultRoutes(via addresses) error {
+// routes lead to the other host: directly, and as a default route by which programs find their uplink. They name the
+// congestion control for programs that use TCP below; a namespace's own default cannot be set everywhere.
+func routes(via addresses) error {
+	link, err := netlink.LinkByName(wire)
+	if err != nil {
+		return err
+	}
 	for _, prefix := range []netip.Prefix{via.v4, via.v6} {
-		route := &netlink.Route{Gw: prefix.Addr().AsSlice(), Congctl: "cubic"}
-		if err := netlink.RouteReplace(route); err != nil {
-			return fmt.Errorf("route by %v: %w", prefix.Addr(), err)
+		to := prefix.Addr()
+		host := netlink.NewIPNet(to.AsSlice())
+		for _, route := range []*netlink.Route{
+			{Dst: host, LinkIndex: link.Attrs().Index, Congctl: "cubic"},
+			{Gw: to.AsSlice(), LinkIndex: link.Attrs().Index, Congctl: "cubic"},
+		} {
+			if err := netlink.RouteReplace(route); err != nil {
+				return fmt.Errorf("route to %v: %w", to, err)
+			}
 		}
 	}
 	return nil
@@ -197,7 +217,12 @@ func (p *Pair) Run(h *lab.Host, name string, args ...string) (int, error) {
 	defer log.Close()
 	cmd := h.Command(context.Background(), name, args...)
 	cmd.Dir = p.Dir
-	cmd.Stdout, cmd.Stderr = io.Writer(log), io.Writer(log)
+	cmd.Stdout, cmd.Stderr = log, log
+	input, err := cmd.StdinPipe()
+	if err != nil {
+		return 0, err
+	}
+	p.inputs = append(p.inputs, input)
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("start %s on %s: %w", name, h.Name(), err)
 	}
@@ -254,6 +279,9 @@ func (p *Pair) Close() error {
 	var err error
 	if p.lab != nil {
 		err = p.lab.Close()
+	}
+	for _, input := range p.inputs {
+		_ = input.Close() // its program is dead
 	}
 	for _, cmd := range p.running {
 		_ = cmd.Wait() // the lab has killed it

@@ -23,7 +23,8 @@ const (
 	udpBatch  = 64      // datagrams per system call, at most
 	udpBuffer = 8 << 20 // of each socket
 	udpStep   = 100 * time.Microsecond
-	udpLinger = 150 * time.Millisecond // for what is under way when the sender stops
+	udpLinger = 100 * time.Millisecond // without an arrival: nothing is under way any longer
+	udpDrain  = 5 * time.Second        // at most, for what is under way when the sender stops
 )
 
 // message is struct mmsghdr.
@@ -65,13 +66,15 @@ type flooder struct {
 	number  uint32
 	current atomic.Uint32 // the flood whose datagrams count
 	arrived atomic.Int64
+	last    atomic.Int64 // when any arrived, in nanoseconds since began
+	began   time.Time
 	stop    atomic.Bool
 	group   sync.WaitGroup
 }
 
 // newFlooder opens the sockets; to is an address of the host that receives.
 func newFlooder(from, at *lab.Host, to netip.Addr) (*flooder, error) {
-	f := &flooder{out: -1, in: -1}
+	f := &flooder{out: -1, in: -1, began: time.Now()}
 	var err error
 	if err = at.Do(func() (err error) { f.in, err = udpSocket(to, unix.Bind); return err }); err != nil {
 		return nil, fmt.Errorf("open socket that receives: %w", err)
@@ -119,6 +122,7 @@ func (f *flooder) Close() error {
 func (f *flooder) receive() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	defer hurry()()
 	b := newBatch(len(batch{}.buffers[0]))
 	for !f.stop.Load() {
 		n, err := b.exchange(unix.SYS_RECVMMSG, f.in, udpBatch, unix.MSG_WAITFORONE)
@@ -132,6 +136,7 @@ func (f *flooder) receive() {
 			}
 		}
 		f.arrived.Add(got)
+		f.last.Store(int64(time.Since(f.began)))
 	}
 }
 
@@ -139,10 +144,11 @@ func (f *flooder) receive() {
 type flood struct {
 	sent, arrived int64
 	wall          time.Duration // that it was sent in
+	drained       time.Duration // until the last one arrived
 	rate          float64       // that was asked for, per second
 }
 
-// loss is the share that did not arrive.
+// loss is the share of what was sent that did not arrive.
 func (f flood) loss() float64 {
 	if f.sent == 0 {
 		return 1
@@ -150,8 +156,14 @@ func (f flood) loss() float64 {
 	return max(0, 1-float64(f.arrived)/float64(f.sent))
 }
 
+// shortfall is the share of what should have been sent that did not arrive: a tunnel that leaves the sender no time for it
+// does not carry the rate either.
+func (f flood) shortfall() float64 {
+	return max(0, 1-float64(f.arrived)/(f.rate*f.wall.Seconds()))
+}
+
 // received is how many arrived per second.
-func (f flood) received() float64 { return float64(f.arrived) / f.wall.Seconds() }
+func (f flood) received() float64 { return float64(f.arrived) / max(f.wall, f.drained).Seconds() }
 
 // kept reports whether the sender kept up with the rate.
 func (f flood) kept() bool { return float64(f.sent) >= 0.95*f.rate*f.wall.Seconds() }
@@ -160,7 +172,7 @@ func (f flood) kept() bool { return float64(f.sent) >= 0.95*f.rate*f.wall.Second
 func (f *flooder) send(ctx context.Context, size int, rate float64, d time.Duration) flood {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) // else sleeps are 50 µs longer
+	defer hurry()()
 	f.number++
 	b := newBatch(size)
 	for i := range b.buffers {
@@ -183,20 +195,47 @@ func (f *flooder) send(ctx context.Context, size int, rate float64, d time.Durat
 		}
 		sent += int64(n)
 	}
-	time.Sleep(udpLinger)
-	return flood{sent: sent, arrived: f.arrived.Load(), wall: elapsed, rate: rate}
+	f.drain(ctx)
+	drained := f.began.Add(time.Duration(f.last.Load())).Sub(began)
+	return flood{sent: sent, arrived: f.arrived.Load(), wall: elapsed, drained: drained, rate: rate}
+}
+
+// drain waits until nothing arrives any longer. Some tunnels, such as those over TCP, hold seconds of what is sent.
+func (f *flooder) drain(ctx context.Context) {
+	stopped := time.Since(f.began)
+	for {
+		now := time.Since(f.began)
+		idle := now - max(stopped, time.Duration(f.last.Load()))
+		if idle >= udpLinger || now-stopped >= udpDrain || ctx.Err() != nil {
+			return
+		}
+		time.Sleep(udpLinger - idle)
+	}
+}
+
+// hurry lets the calling thread, which is locked, go before the programs that are measured: what it offers is to be what was
+// asked for. It uses little time itself. The function that it returns takes it back.
+func hurry() func() {
+	const priority = -10
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) // else sleeps are 50 µs longer
+	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), priority)
+	return func() { _ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), 0) }
 }
 
 // mostLoss is how much may be lost at a rate that counts.
 const mostLoss = 0.01
 
 // fastest looks for the highest rate at which less than mostLoss is lost, beginning at first: it doubles, or halves, until it
-// has a rate that passes and one that does not, and then halves what is between them (by ratio) so many times.
+// has a rate that passes and one that does not, and then halves what is between them (by ratio) so many times. A rate that
+// fails has a second chance: a pause of the machine is not the tunnel's loss.
 func fastest(first float64, narrow int, try func(rate float64) flood) float64 {
 	const most, least = 16e6, 100
 	best, low, high := 0.0, 0.0, 0.0
 	attempt := func(rate float64) (passed, more bool) {
 		f := try(rate)
+		if f.loss() >= mostLoss || !f.kept() {
+			f = try(rate)
+		}
 		if f.loss() >= mostLoss {
 			high = rate
 			return false, false

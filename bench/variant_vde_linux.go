@@ -54,7 +54,7 @@ func (v *vde) Start(ctx context.Context, p *Pair) (*Tunnel, error) {
 		return nil, err
 	}
 	p.Mark()
-	cable, err := p.Run(a, "vde_plug", "vde://"+p.File(a, "ctl"), "=", "ssh", "-i", p.File(a, "user"), "-F", "none", "-T",
+	cable, err := p.Run(a, "vde_plug", "--", "vde://"+p.File(a, "ctl"), "=", "ssh", "-i", p.File(a, "user"), "-F", "none", "-T",
 		"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes",
 		"root@"+under[1].v4.Addr().String(), plug, "vde://"+p.File(b, "ctl"))
 	if err != nil {
