@@ -95,8 +95,14 @@ func TestParsePeak(t *testing.T) {
 func tree() map[int]process {
 	all := make(map[int]process)
 	for _, p := range []process{
-		{pid: 1}, {pid: 2}, {pid: 10, parent: 1}, {pid: 11, parent: 10}, {pid: 12, parent: 11},
-		{pid: 20, parent: 1}, {pid: 21, parent: 20}, {pid: 30, parent: 2},
+		{pid: 1},
+		{pid: 2},
+		{pid: 10, parent: 1},
+		{pid: 11, parent: 10},
+		{pid: 12, parent: 11},
+		{pid: 20, parent: 1},
+		{pid: 21, parent: 20},
+		{pid: 30, parent: 2},
 	} {
 		p.own = time.Duration(p.pid) * time.Second
 		all[p.pid] = p

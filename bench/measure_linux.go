@@ -17,7 +17,6 @@ import (
 // Limits of a sample.
 const (
 	startTimeout = 30 * time.Second
-	quiet        = 0.12 // cores that others may use before a sample counts as disturbed
 	pacedRate    = 100_000
 	gigabyte     = 1e9
 )
@@ -128,7 +127,7 @@ func (m *meter) sample(ctx context.Context, what string, do func() (values, cost
 		}
 		repeats = n
 		took := time.Since(began)
-		if least < quiet || m.budget.left < took || ctx.Err() != nil {
+		if least < report.Quiet || m.budget.left < took || ctx.Err() != nil {
 			break
 		}
 		m.budget.left -= took
@@ -319,8 +318,8 @@ func describe(samples []report.Sample) string {
 		switch s.Metric {
 		case report.TCP(1, 4, true), report.TCP(4, 4, true), report.CPU1, report.RTT, report.Loss64, report.Rate64, report.UDP1472, report.Memory,
 			report.Off(report.TCP(1, 4, true)), report.FirstPing:
-			parts = append(parts, fmt.Sprintf("%s %.3g", s.Metric, s.Value))
+			parts = append(parts, fmt.Sprintf("%s %.3g %s", s.Metric, s.Value, s.Metric.Unit()))
 		}
 	}
-	return strings.Join(parts, "  ")
+	return strings.Join(parts, ", ")
 }

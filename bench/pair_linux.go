@@ -20,10 +20,14 @@ import (
 
 // Addresses of the hosts on the veth pair, and on what a variant makes.
 var (
-	under = [2]addresses{{v4: netip.MustParsePrefix("198.18.0.1/24"), v6: netip.MustParsePrefix("2001:db8::1/64")},
-		{v4: netip.MustParsePrefix("198.18.0.2/24"), v6: netip.MustParsePrefix("2001:db8::2/64")}}
-	over = [2]addresses{{v4: netip.MustParsePrefix("10.99.0.1/24"), v6: netip.MustParsePrefix("fd99::1/64")},
-		{v4: netip.MustParsePrefix("10.99.0.2/24"), v6: netip.MustParsePrefix("fd99::2/64")}}
+	under = [2]addresses{
+		{v4: netip.MustParsePrefix("198.18.0.1/24"), v6: netip.MustParsePrefix("2001:db8::1/64")},
+		{v4: netip.MustParsePrefix("198.18.0.2/24"), v6: netip.MustParsePrefix("2001:db8::2/64")},
+	}
+	over = [2]addresses{
+		{v4: netip.MustParsePrefix("10.99.0.1/24"), v6: netip.MustParsePrefix("fd99::1/64")},
+		{v4: netip.MustParsePrefix("10.99.0.2/24"), v6: netip.MustParsePrefix("fd99::2/64")},
+	}
 )
 
 // wire is the name of the veth at both hosts.

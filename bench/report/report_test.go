@@ -157,8 +157,14 @@ func TestWordAtTheLimits(t *testing.T) {
 		value float64
 		want  string
 	}{
-		{true, 1.8, "aim"}, {true, 1.79, "must"}, {true, 1.5, "must"}, {true, 1.49, "missed"},
-		{false, 1.5, "aim"}, {false, 1.51, "must"}, {false, 1.8, "must"}, {false, 1.81, "missed"},
+		{true, 1.8, "aim"},
+		{true, 1.79, "must"},
+		{true, 1.5, "must"},
+		{true, 1.49, "missed"},
+		{false, 1.5, "aim"},
+		{false, 1.51, "must"},
+		{false, 1.8, "must"},
+		{false, 1.81, "missed"},
 	} {
 		g := Goal{Least: c.least, Must: 1.5, Aim: 1.8}
 		if !c.least {

@@ -56,9 +56,7 @@ type Sample struct {
 
 // Write writes the result as JSON.
 func (r *Result) Write(w io.Writer) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", " ")
-	if err := enc.Encode(r); err != nil {
+	if err := json.NewEncoder(w).Encode(r); err != nil {
 		return fmt.Errorf("write result: %w", err)
 	}
 	return nil

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -63,6 +64,7 @@ func (r *Result) Tables(w io.Writer) error {
 	}
 	r.verdicts(&b, "meshd")
 	r.missing(&b)
+	r.conditions(&b)
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return fmt.Errorf("write tables: %w", err)
 	}
@@ -149,6 +151,27 @@ func (r *Result) missing(b *strings.Builder) {
 			fmt.Fprintf(b, "- %s: not available: %s\n", v.Name, v.Missing)
 		}
 	}
+}
+
+// Quiet is how many cores other programs may use before a sample counts as disturbed.
+const Quiet = 0.12
+
+// conditions says where the run was, and how quiet it was there.
+func (r *Result) conditions(b *strings.Builder) {
+	var loads []float64
+	disturbed := 0
+	for _, s := range r.Samples {
+		loads = append(loads, s.Foreign)
+		if s.Foreign >= Quiet {
+			disturbed++
+		}
+	}
+	slices.Sort(loads)
+	m := r.Machine
+	fmt.Fprintf(b, "- %s, revision %s: %d rounds in %.0f s on %d cores of %s, %d MB, Linux %s, %s\n",
+		m.Began.Format("2006-01-02 15:04 MST"), m.Revision, r.Options.Rounds, m.Seconds, m.Cores, m.CPU, m.MemoryMB, m.Kernel, m.Go)
+	fmt.Fprintf(b, "- other programs used %.2f cores during the median sample and %.2f at the 90th percentile; %d of %d samples had more than %.2f\n",
+		Quantile(loads, 0.5), Quantile(loads, 0.9), disturbed, len(loads), Quiet)
 }
 
 // markdown writes rows, the first of them the head, with their columns aligned.
