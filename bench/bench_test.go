@@ -225,6 +225,18 @@ func TestIsOffload(t *testing.T) {
 	}
 }
 
+func TestListens(t *testing.T) {
+	const table = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000:1451 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1
+   1: 0100007F:0016 0100007F:C000 01 00000000:00000000 00:00000000 00000000     0        0 2
+`
+	for port, want := range map[uint16]bool{iperfPort: true, 22: false, 1451: false} {
+		if got := listens(table, port); got != want {
+			t.Errorf("port %d: %v", port, got)
+		}
+	}
+}
+
 func TestParseArguments(t *testing.T) {
 	c, err := parse([]string{"-quick", "-rounds", "5", "-nebula", "/x/nebula"})
 	if err != nil || c.rounds != 1 || c.paths["nebula"] != "/x/nebula" || c.plots != c.out {
@@ -343,7 +355,7 @@ func wireSpeed(t *testing.T, offloads bool) float64 {
 		t.Fatal(err)
 	}
 	to := under[1].v4.Addr()
-	if err := awaitPort(t.Context(), p.Hosts[0], to, 5201); err != nil {
+	if err := awaitPort(t.Context(), p.Hosts[1], iperfPort); err != nil {
 		t.Fatal(err)
 	}
 	got, err := iperf(t.Context(), p.Hosts[0], to, 1, 1, false)

@@ -178,10 +178,9 @@ func bench(ctx context.Context, c *config) (*report.Result, error) {
 
 // once measures a variant in one round, with the veth's offloads and without.
 func once(ctx context.Context, c *config, v Variant, round int, left *budget, result *report.Result) {
-	const udpStep, udpStepQuick = 300 * time.Millisecond, 150 * time.Millisecond
-	p := plan{tcp: c.duration, udp: udpStep, repeats: c.repeats, quick: c.quick}
+	p := plan{tcp: c.duration, steady: c.duration, udp: 300 * time.Millisecond, repeats: c.repeats, quick: c.quick}
 	if c.quick {
-		p.udp, p.repeats = udpStepQuick, 0
+		p.steady, p.udp, p.repeats = 400*time.Millisecond, 150*time.Millisecond, 0
 	}
 	sets := []bool{false}
 	if c.offloads && !c.quick {

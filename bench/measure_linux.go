@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
 	"slices"
@@ -18,12 +19,14 @@ import (
 const (
 	startTimeout = 30 * time.Second
 	pacedRate    = 100_000
+	iperfPort    = 5201
 	gigabyte     = 1e9
 )
 
 // plan says how much is measured.
 type plan struct {
 	tcp     time.Duration // of a TCP sample
+	steady  time.Duration // of pings without load, and of UDP at a given rate
 	udp     time.Duration // of a step when a rate is looked for
 	repeats int           // of a disturbed sample, at most
 	quick   bool          // the least that shows that all works
@@ -76,7 +79,7 @@ func (m *meter) run(ctx context.Context, v Variant) (err error) {
 	if _, err := m.pair.Run(m.pair.Hosts[1], "iperf3", "-s"); err != nil {
 		return err
 	}
-	if err := awaitPort(startCtx, m.pair.Hosts[0], m.tunnel.V4[1], 5201); err != nil {
+	if err := awaitPort(startCtx, m.pair.Hosts[1], iperfPort); err != nil {
 		return err
 	}
 	if m.off {
@@ -132,8 +135,8 @@ func (m *meter) sample(ctx context.Context, what string, do func() (values, cost
 		}
 		m.budget.left -= took
 	}
-	for metric, value := range best {
-		m.add(metric, value, least, repeats)
+	for _, metric := range slices.Sorted(maps.Keys(best)) {
+		m.add(metric, best[metric], least, repeats)
 	}
 }
 
@@ -155,7 +158,7 @@ func (m *meter) roundTrips(ctx context.Context) {
 	a, to := m.pair.Hosts[0], m.tunnel.V4[1]
 	m.sample(ctx, "idle RTT", func() (values, cost, error) {
 		var all []float64
-		used, err := m.during(func() (err error) { all, err = ping(ctx, a, to, m.plan.tcp); return err })
+		used, err := m.during(func() (err error) { all, err = ping(ctx, a, to, m.plan.steady); return err })
 		slices.Sort(all)
 		return values{report.RTT: report.Quantile(all, 0.5), report.RTT99: report.Quantile(all, 0.99)}, used, err
 	})
@@ -189,7 +192,7 @@ func (m *meter) tcp(ctx context.Context) {
 		}
 		for _, streams := range []int{1, 4} {
 			for _, ab := range []bool{true, false} {
-				if m.plan.quick && !ab {
+				if m.plan.quick && (!ab || version == 6 && streams == 4) {
 					continue
 				}
 				m.stream(ctx, streams, version, ab)
@@ -261,7 +264,7 @@ func (m *meter) udp(ctx context.Context) {
 	f.send(ctx, 64, 1000, 50*time.Millisecond) // neighbours and sessions are known from here on
 	m.sample(ctx, "paced UDP", func() (values, cost, error) {
 		var got flood
-		used, err := m.during(func() error { got = f.send(ctx, 64, pacedRate, m.plan.tcp); return nil })
+		used, err := m.during(func() error { got = f.send(ctx, 64, pacedRate, m.plan.steady); return nil })
 		v := values{report.Loss64: 100 * got.shortfall()}
 		if len(m.tunnel.all()) > 0 && got.arrived > 0 {
 			v[report.CPU64] = used.tunnel.Seconds() * 1e6 / float64(got.arrived)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -75,7 +76,7 @@ func newPair(ctx context.Context, offloads bool) (p *Pair, err error) {
 			return p, err
 		}
 	}
-	return p, p.connect(offloads)
+	return p, p.connect(ctx, offloads)
 }
 
 // prepareHost unplugs the host from the lab's network, and sets what is set before an interface is made.
@@ -107,7 +108,7 @@ func setParameters(values map[string]string) error {
 }
 
 // connect makes the veth pair.
-func (p *Pair) connect(offloads bool) error {
+func (p *Pair) connect(ctx context.Context, offloads bool) error {
 	var far *os.File
 	err := p.Hosts[1].Do(func() (err error) {
 		far, err = os.Open("/proc/thread-self/ns/net")
@@ -144,8 +145,29 @@ func (p *Pair) connect(offloads bool) error {
 			return fmt.Errorf("set up %s of host %s: %w", wire, h.Name(), err)
 		}
 	}
+	return p.awaitCarrier(ctx)
+}
+
+// awaitCarrier waits until the veth carries frames both ways: until then it drops them silently.
+func (p *Pair) awaitCarrier(ctx context.Context) error {
+	for _, h := range p.Hosts {
+		err := poll(ctx, func() bool {
+			return h.Do(func() error {
+				link, err := netlink.LinkByName(wire)
+				if err == nil && link.Attrs().OperState != netlink.OperUp {
+					err = errNoCarrier
+				}
+				return err
+			}) == nil
+		})
+		if err != nil {
+			return fmt.Errorf("wait for carrier of %s at %s: %w", wire, h.Name(), err)
+		}
+	}
 	return nil
 }
+
+var errNoCarrier = errors.New("no carrier")
 
 // number gives an interface of the calling thread's namespace its addresses and takes it up. A lost question for a
 // neighbour's address must not cost a second, or it would be what is measured.
@@ -319,4 +341,40 @@ func dialFrom(h *lab.Host) func(ctx context.Context, network, addr string) (net.
 		})
 		return c, err
 	}
+}
+
+// awaitPort waits until a program listens on a TCP port of a host. It does not connect: iperf3 serves one client at a
+// time, and would take that for one.
+func awaitPort(ctx context.Context, h *lab.Host, port uint16) error {
+	err := poll(ctx, func() bool {
+		found := false
+		err := h.Do(func() error {
+			for _, table := range []string{"tcp", "tcp6"} {
+				text, err := os.ReadFile("/proc/thread-self/net/" + table)
+				if err != nil {
+					return err
+				}
+				found = found || listens(string(text), port)
+			}
+			return nil
+		})
+		return err == nil && found
+	})
+	if err != nil {
+		return fmt.Errorf("wait for port %d of %s: %w", port, h.Name(), err)
+	}
+	return nil
+}
+
+// listens looks for a listening socket in the content of /proc/net/tcp or tcp6.
+func listens(table string, port uint16) bool {
+	const listening = "0A"
+	suffix := fmt.Sprintf(":%04X", port)
+	for line := range strings.Lines(table) {
+		fields := strings.Fields(line)
+		if len(fields) > 3 && strings.HasSuffix(fields[1], suffix) && fields[3] == listening {
+			return true
+		}
+	}
+	return false
 }

@@ -3,14 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"time"
-
-	"meshd/integration/lab"
 )
 
 // vde is a switch of vde2 on each host and a cable through ssh between them.
@@ -18,17 +13,16 @@ type vde struct{}
 
 func (*vde) Name() string  { return "vde2+ssh" }
 func (*vde) About() string { return "vde2's switches, joined by vde_plug over OpenSSH, MTU 1500" }
+
+// Find does not install openssh-server: that would start a server on the host.
 func (*vde) Find(ctx context.Context, t *Tools) error {
-	for name, programs := range map[string][]string{
-		"vde2":           {"vde_switch", "vde_plug"},
-		"openssh-server": {"sshd"},
-		"openssh-client": {"ssh", "ssh-keygen"},
-	} {
-		if err := t.Package(ctx, name, programs...); err != nil {
-			return err
-		}
+	if _, err := absolute("sshd"); err != nil {
+		return fmt.Errorf("%w (Debian package openssh-server, which is not installed by itself: it starts a server)", err)
 	}
-	return nil
+	if err := t.Package(ctx, "openssh-client", "ssh", "ssh-keygen"); err != nil {
+		return err
+	}
+	return t.Package(ctx, "vde2", "vde_switch", "vde_plug")
 }
 
 func (v *vde) Start(ctx context.Context, p *Pair) (*Tunnel, error) {
@@ -97,7 +91,7 @@ func (v *vde) server(ctx context.Context, p *Pair) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return pid, awaitPort(ctx, a, under[1].v4.Addr(), 22)
+	return pid, awaitPort(ctx, b, 22)
 }
 
 // absolute returns the absolute path of a program: sshd insists on one, and a login has another PATH.
@@ -107,22 +101,4 @@ func absolute(program string) (string, error) {
 		return "", err
 	}
 	return filepath.Abs(path)
-}
-
-// awaitPort waits until a TCP port at addr accepts connections from a host.
-func awaitPort(ctx context.Context, from *lab.Host, addr netip.Addr, port uint16) error {
-	at := netip.AddrPortFrom(addr, port).String()
-	err := poll(ctx, func() bool {
-		return from.Do(func() error {
-			c, err := net.DialTimeout("tcp", at, time.Second)
-			if err != nil {
-				return err
-			}
-			return c.Close()
-		}) == nil
-	})
-	if err != nil {
-		return fmt.Errorf("wait for %s: %w", at, err)
-	}
-	return nil
 }

@@ -42,7 +42,7 @@ func (z *zeroTier) Start(ctx context.Context, p *Pair) (*Tunnel, error) {
 			return nil, err
 		}
 		pids[i] = []int{pid}
-		if err := awaitPort(ctx, h, loopback, zeroTierPort); err != nil {
+		if err := awaitPort(ctx, h, zeroTierPort); err != nil {
 			return nil, err
 		}
 		if i == 0 {
