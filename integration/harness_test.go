@@ -37,9 +37,33 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	buildDir = dir
+	restore := roomForNeighbours()
 	code := m.Run()
+	restore()
 	os.RemoveAll(dir)
 	os.Exit(code)
+}
+
+// roomForNeighbours raises the kernel's limit on IPv6 neighbours, if it may, and returns what puts it back. The limit, 1024
+// as a rule, is one for all network namespaces together, and 24 nodes that talk to each other have as many: beyond it,
+// packets are refused with EINVAL, in namespaces of others as well.
+func roomForNeighbours() (restore func()) {
+	const limit, room = "/proc/sys/net/ipv6/neigh/default/gc_thresh3", 8192
+	before, err := os.ReadFile(limit)
+	if err != nil {
+		return func() {} // not the first namespace
+	}
+	if n, err := strconv.Atoi(strings.TrimSpace(string(before))); err != nil || n >= room {
+		return func() {}
+	}
+	if err := os.WriteFile(limit, []byte(strconv.Itoa(room)), 0); err != nil {
+		return func() {}
+	}
+	return func() {
+		if err := os.WriteFile(limit, before, 0); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
 }
 
 // buildDir is where the program under test is built, once.
@@ -107,9 +131,23 @@ func (w *world) must(err error) {
 	}
 }
 
-// node is a node on a host; nothing runs yet.
+// node is a node on a host; nothing runs yet. When the test has failed, the node says how things are with it.
 func (w *world) node(h *lab.Host) *lab.Node {
-	return lab.NewNode(h, w.bin, filepath.Join(w.dir, h.Name()))
+	n := lab.NewNode(h, w.bin, filepath.Join(w.dir, h.Name()))
+	w.Cleanup(func() {
+		if !w.Failed() || n.PID() == 0 {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		for _, command := range []string{"status", "hosts"} {
+			out, err := n.Run(ctx, command)
+			w.Logf("%s: meshd %s: %v\n%s", h.Name(), command, err, out)
+		}
+		out, err := h.Command(ctx, "sh", "-c", "ip -s link show mesh0; ip -6 address show mesh0; ip -6 route; ip -6 neigh").CombinedOutput()
+		w.Logf("%s: %v\n%s", h.Name(), err, out)
+	})
+	return n
 }
 
 // found starts a node that founds a network, at home.example.

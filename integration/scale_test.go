@@ -66,6 +66,7 @@ func TestFleet(t *testing.T) {
 // checkIdle measures what nodes cost that have nothing to do.
 func (w *world) checkIdle(nodes []*lab.Node) {
 	w.Helper()
+	w.must(nodes[0].Host.CountPackets())
 	before := make([]time.Duration, len(nodes))
 	for i, n := range nodes {
 		before[i] = w.cpuTime(n.PID())
@@ -81,6 +82,9 @@ func (w *world) checkIdle(nodes []*lab.Node) {
 			w.Errorf("%s has %d MiB, want 64 at most", n.Host.Name(), rss)
 		}
 	}
+	traffic, err := nodes[0].Host.Counters()
+	w.must(err)
+	w.Logf("idle: one node sends %.1f and receives %.1f packets/s", float64(traffic.UDPOut.Packets)/idleTime.Seconds(), float64(traffic.UDPIn.Packets)/idleTime.Seconds())
 	mean := sum.Seconds() / idleTime.Seconds() / float64(len(nodes))
 	w.Logf("idle: %.2f %% of a core for each node, %.2f %% for the busiest, %d MiB", 100*mean, 100*most, w.residentMiB(nodes[0].PID()))
 	if mean > 0.01 {

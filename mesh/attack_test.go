@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"path/filepath"
@@ -480,7 +481,7 @@ func TestHostileCalls(t *testing.T) {
 				_ = s.Wait(short, api.WaitSpec{Peer: text, Direct: text})
 				stop()
 			}
-			for _, o := range []api.InviteOptions{{Uses: -1, Expires: time.Hour}, {Uses: 1, Expires: -time.Hour}, {Uses: 1 << 40, Expires: time.Hour}, {Uses: 1}} {
+			for _, o := range []api.InviteOptions{{Uses: -1, Expires: time.Hour}, {Uses: 1, Expires: -time.Hour}, {Uses: math.MaxInt32, Expires: time.Hour}, {Uses: 1}} {
 				if text, err := s.Invite(ctx, o); err == nil {
 					t.Errorf("%+v made %.10q", o, text)
 				}

@@ -349,6 +349,9 @@ func (r *Remote) feedPaths(now time.Time) {
 		if t := to.sent.Load(); t != 0 {
 			r.paths.Sent(r.engine.at(t))
 		}
+		if t := to.asked.Load(); t != 0 {
+			r.paths.SentControl(r.engine.at(t))
+		}
 	}
 	if t := r.carried.Load(); t != 0 {
 		r.paths.Used(r.engine.at(t))
@@ -384,6 +387,7 @@ func (r *Remote) chooseRoute() {
 	if old != nil && old.addr == addr {
 		next.heard.Store(old.heard.Load())
 		next.sent.Store(old.sent.Load())
+		next.asked.Store(old.asked.Load())
 	}
 	r.route.Store(next)
 	r.engine.log.Debug("path chosen", "peer", r.ID.String(), "addr", addr.String(), "mtu", mtu)

@@ -42,7 +42,8 @@ type route struct {
 	maxPlain int // bytes of padded plaintext that do
 	mtu      int // bytes of IP packet that the path carries
 
-	sent  atomic.Int64 // Engine.stamp of the last transport datagram sent; 0: none
+	sent  atomic.Int64 // Engine.stamp of the last datagram with a frame sent; 0: none
+	asked atomic.Int64 // and of the last with a control message
 	heard atomic.Int64 // and of the last authenticated one received from addr
 }
 
@@ -181,7 +182,11 @@ func (r *Remote) seal(key *wireguard.Keypair, to *route, kind inner.Kind, head, 
 		r.tickSession.Store(true)
 		r.engine.attend(r)
 	}
-	to.sent.Store(r.engine.stamp(now))
+	if kind == inner.KindControl {
+		to.asked.Store(r.engine.stamp(now))
+	} else {
+		to.sent.Store(r.engine.stamp(now))
+	}
 	return true
 }
 

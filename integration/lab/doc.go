@@ -41,6 +41,12 @@
 // finds it once the lab is dead. No file is written outside a tmpfs that only
 // the host's own mount namespace has.
 //
+// # Limits of the kernel that namespaces share
+//
+// All namespaces together have net.ipv6.neigh.default.gc_thresh3 (1024) IPv6
+// neighbours, and as many of IPv4. Beyond that packets are refused: EINVAL for
+// IPv6, ENOBUFS for IPv4. A lab does not change it.
+//
 // # Shim
 //
 // A program enters its host's namespaces through a re-execution of this

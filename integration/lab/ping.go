@@ -45,7 +45,11 @@ func (s PingStats) Lost() int { return s.Sent - s.Received }
 
 // String is a line as ping prints it.
 func (s PingStats) String() string {
-	return fmt.Sprintf("%d sent, %d lost, %d duplicate, rtt %v/%v/%v, outage %v", s.Sent, s.Lost(), s.Duplicates, s.MinRTT, s.Mean, s.MaxRTT, s.Outage)
+	line := fmt.Sprintf("%d sent, %d lost, %d duplicate, rtt %v/%v/%v, outage %v", s.Sent, s.Lost(), s.Duplicates, s.MinRTT, s.Mean, s.MaxRTT, s.Outage)
+	if s.SendErrors > 0 {
+		line += fmt.Sprintf(", %d refused by the kernel: %v", s.SendErrors, s.LastSendError)
+	}
+	return line
 }
 
 // Pinger sends numbered echo requests from a host.

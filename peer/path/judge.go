@@ -11,7 +11,8 @@ const (
 	hopelessPong = 30 * time.Second        // the same for pongs alone
 	lostForDeath = 3                       // pings that must be lost for it
 	lostForDeaf  = 5
-	quietTest    = time.Second // of silence on the active path while data comes from elsewhere: test it
+	controlTest  = 5 * time.Second // of silence, after which a control message is expected to be answered
+	quietTest    = time.Second     // of silence on the active path while data comes from elsewhere: test it
 
 	// A better path is taken when it is better by both, has been measured three
 	// times, and the last change is some time ago.

@@ -16,7 +16,7 @@ const (
 	quietPing   = 20 * time.Second // and while none does
 	standbyPing = 15 * time.Second // on other paths that are up
 	keepMapping = 25 * time.Second // on the active path while nobody wants it; RFC 4787 allows NATs 2 min, many take 30 s
-	busyFor     = 30 * time.Second // after data, more is expected
+	busyFor     = 3 * time.Second  // after a frame, more are expected
 
 	burstSize  = 3                // quick pings to an unverified address
 	unverified = 30 * time.Second // between those after them
@@ -81,7 +81,7 @@ func (t *Table) dueUp(c *candidate, now time.Time) time.Time {
 		return c.pinged.Add(quick)
 	case c != t.active:
 		return c.pinged.Add(standbyPing)
-	case t.busy(now):
+	case t.busy(now) && c.mtu.known == 0: // else the tests of the size in use do
 		return c.pinged.Add(busyPing)
 	}
 	return later(c.pinged, c.heard).Add(quietPing)

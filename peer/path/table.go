@@ -188,6 +188,14 @@ func (t *Table) Sent(now time.Time) {
 	}
 }
 
+// SentControl is Sent for a control message. Many of those are answers, or want
+// none: one is a test of the path only when that has been silent for a while.
+func (t *Table) SentControl(now time.Time) {
+	if c := t.active; c != nil && now.Sub(c.heard) >= controlTest && c.waiting.IsZero() {
+		c.waiting = now
+	}
+}
+
 // LocalChange says that our own addresses or routes have changed: verdicts on
 // paths no longer hold and all are probed again at once. The active one stays
 // in use until another answers and it does not.
