@@ -6,7 +6,7 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 FUZZ    ?= 5s
 TARGETS := linux/amd64 linux/arm64 linux/mipsle darwin/arm64 windows/amd64 freebsd/amd64
 
-.PHONY: build demo test deps format vet unit integration fuzz soak clean
+.PHONY: build demo test deps format vet unit integration fuzz soak bench clean
 
 build:
 	$(GO) build -trimpath -o bin/meshd ./cmd/meshd
@@ -39,6 +39,10 @@ fuzz:
 # The same tests with the long durations and repeats.
 soak:
 	MESHD_SOAK=1 $(GO) test -count=1 -timeout 3h -p 1 -v ./integration/...
+
+# Compares meshd with other tunnels (docs/performance.md): BENCH="-quick", BENCH="-variants veth,meshd".
+bench:
+	$(GO) run ./bench $(BENCH)
 
 clean:
 	rm -rf bin

@@ -1,0 +1,380 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"meshd/integration/lab"
+)
+
+// Addresses of the hosts on the veth pair, and on what a variant makes.
+var (
+	under = [2]addresses{
+		{v4: netip.MustParsePrefix("198.18.0.1/24"), v6: netip.MustParsePrefix("2001:db8::1/64")},
+		{v4: netip.MustParsePrefix("198.18.0.2/24"), v6: netip.MustParsePrefix("2001:db8::2/64")},
+	}
+	over = [2]addresses{
+		{v4: netip.MustParsePrefix("10.99.0.1/24"), v6: netip.MustParsePrefix("fd99::1/64")},
+		{v4: netip.MustParsePrefix("10.99.0.2/24"), v6: netip.MustParsePrefix("fd99::2/64")},
+	}
+)
+
+// wire is the name of the veth at both hosts.
+const wire = "wire0"
+
+// addresses of one host.
+type addresses struct{ v4, v6 netip.Prefix }
+
+// Pair is two hosts with a veth pair between them and nothing else.
+type Pair struct {
+	Hosts [2]*lab.Host // a and b
+	Dir   string       // for files of the variant; goes with the pair
+	Began time.Time    // when the last program of the variant was started: set by Mark
+
+	lab     *lab.Lab
+	running []*exec.Cmd
+	inputs  []io.Closer // standard inputs, which end some programs when they end
+}
+
+// newPair makes the hosts.
+func newPair(ctx context.Context, offloads bool) (p *Pair, err error) {
+	dir, err := os.MkdirTemp("", "meshd-bench-")
+	if err != nil {
+		return nil, err
+	}
+	p = &Pair{Dir: dir}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Close())
+		}
+	}()
+	if p.lab, err = lab.New(lab.Options{Name: "bench"}); err != nil {
+		return p, err
+	}
+	network := p.lab.Internet("isp")
+	p.Hosts = [2]*lab.Host{network.Host("a", lab.HostConfig{V4: true}), network.Host("b", lab.HostConfig{V4: true})}
+	if err = p.lab.Ready(ctx); err != nil {
+		return p, err
+	}
+	for _, h := range p.Hosts {
+		if err = h.Do(prepareHost); err != nil {
+			return p, fmt.Errorf("prepare host %s: %w", h.Name(), err)
+		}
+		if err = os.Mkdir(p.File(h, ""), 0o700); err != nil {
+			return p, err
+		}
+	}
+	return p, p.connect(ctx, offloads)
+}
+
+// prepareHost unplugs the host from the lab's network, and sets what is set before an interface is made.
+func prepareHost() error {
+	eth0, err := netlink.LinkByName("eth0")
+	if err != nil {
+		return err
+	}
+	if err := netlink.LinkDel(eth0); err != nil {
+		return err
+	}
+	return setParameters(map[string]string{
+		"ipv6/conf/all/disable_ipv6":             "0",
+		"ipv6/conf/default/disable_ipv6":         "0",
+		"ipv6/conf/default/accept_dad":           "0",
+		"ipv6/conf/default/accept_ra":            "0",
+		"ipv6/conf/default/router_solicitations": "0",
+	})
+}
+
+// setParameters sets parameters of the calling thread's namespace, named as under /proc/sys/net.
+func setParameters(values map[string]string) error {
+	for key, value := range values {
+		if err := os.WriteFile(filepath.Join("/proc/sys/net", key), []byte(value), 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// connect makes the veth pair.
+func (p *Pair) connect(ctx context.Context, offloads bool) error {
+	var far *os.File
+	err := p.Hosts[1].Do(func() (err error) {
+		far, err = os.Open("/proc/thread-self/ns/net")
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer far.Close()
+	err = p.Hosts[0].Do(func() error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.MTU, attrs.TxQLen = wire, 1500, 1000
+		veth := netlink.NewVeth(attrs)
+		veth.PeerName, veth.PeerMTU, veth.PeerTxQLen = wire, 1500, 1000
+		veth.PeerNamespace = netlink.NsFd(far.Fd())
+		return netlink.LinkAdd(veth)
+	})
+	if err != nil {
+		return fmt.Errorf("make veth pair: %w", err)
+	}
+	for i, h := range p.Hosts {
+		err := h.Do(func() error {
+			if !offloads {
+				if err := offloadsOff(wire); err != nil {
+					return err
+				}
+			}
+			if err := number(wire, under[i]); err != nil {
+				return err
+			}
+			return routes(under[1-i])
+		})
+		if err != nil {
+			return fmt.Errorf("set up %s of host %s: %w", wire, h.Name(), err)
+		}
+	}
+	return p.awaitCarrier(ctx)
+}
+
+// awaitCarrier waits until the veth carries frames both ways: until then it drops them silently.
+func (p *Pair) awaitCarrier(ctx context.Context) error {
+	for _, h := range p.Hosts {
+		err := poll(ctx, func() bool {
+			return h.Do(func() error {
+				link, err := netlink.LinkByName(wire)
+				if err == nil && link.Attrs().OperState != netlink.OperUp {
+					err = errNoCarrier
+				}
+				return err
+			}) == nil
+		})
+		if err != nil {
+			return fmt.Errorf("wait for carrier of %s at %s: %w", wire, h.Name(), err)
+		}
+	}
+	return nil
+}
+
+var errNoCarrier = errors.New("no carrier")
+
+// number gives an interface of the calling thread's namespace its addresses and takes it up. A lost question for a
+// neighbour's address must not cost a second, or it would be what is measured.
+func number(name string, a addresses) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	for _, prefix := range []netip.Prefix{a.v4, a.v6} {
+		addr, err := netlink.ParseAddr(prefix.String())
+		if err != nil {
+			return err
+		}
+		if prefix.Addr().Is6() {
+			addr.Flags = unix.IFA_F_NODAD
+		}
+		if err := netlink.AddrReplace(link, addr); err != nil {
+			return fmt.Errorf("set %v: %w", prefix, err)
+		}
+	}
+	if err := setParameters(map[string]string{
+		"ipv4/neigh/" + name + "/retrans_time_ms": "100",
+		"ipv6/neigh/" + name + "/retrans_time_ms": "100",
+	}); err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(link)
+}
+
+// routes lead to the other host: directly, and as a default route by which programs find their uplink. They name the
+// congestion control for programs that use TCP below; a namespace's own default cannot be set everywhere.
+func routes(via addresses) error {
+	link, err := netlink.LinkByName(wire)
+	if err != nil {
+		return err
+	}
+	for _, prefix := range []netip.Prefix{via.v4, via.v6} {
+		to := prefix.Addr()
+		host := netlink.NewIPNet(to.AsSlice())
+		for _, route := range []*netlink.Route{
+			{Dst: host, LinkIndex: link.Attrs().Index, Congctl: "cubic"},
+			{Gw: to.AsSlice(), LinkIndex: link.Attrs().Index, Congctl: "cubic"},
+		} {
+			if err := netlink.RouteReplace(route); err != nil {
+				return fmt.Errorf("route to %v: %w", to, err)
+			}
+		}
+	}
+	return nil
+}
+
+// File is a path for a file of a host's program.
+func (p *Pair) File(h *lab.Host, name string) string { return filepath.Join(p.Dir, h.Name(), name) }
+
+// Write writes a file of a host's program and returns its path.
+func (p *Pair) Write(h *lab.Host, name, content string) (string, error) {
+	path := p.File(h, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return "", err
+	}
+	return path, os.WriteFile(path, []byte(content), 0o600)
+}
+
+// Mark is called just before the last program is started: the time to the first ping counts from here.
+func (p *Pair) Mark() { p.Began = time.Now() }
+
+// Run starts a program that runs until the pair is closed. It returns its process id.
+func (p *Pair) Run(h *lab.Host, name string, args ...string) (int, error) {
+	log, err := os.Create(p.File(h, filepath.Base(name)+fmt.Sprintf("-%d.log", len(p.running))))
+	if err != nil {
+		return 0, err
+	}
+	defer log.Close()
+	cmd := h.Command(context.Background(), name, args...)
+	cmd.Dir = p.Dir
+	cmd.Stdout, cmd.Stderr = log, log
+	input, err := cmd.StdinPipe()
+	if err != nil {
+		return 0, err
+	}
+	p.inputs = append(p.inputs, input)
+	if err := cmd.Start(); err != nil {
+		return 0, fmt.Errorf("start %s on %s: %w", name, h.Name(), err)
+	}
+	p.running = append(p.running, cmd)
+	return cmd.Process.Pid, nil
+}
+
+// AwaitLink waits for an interface that a program makes, gives it addresses and, when mtu is not 0, an MTU.
+func (p *Pair) AwaitLink(ctx context.Context, host int, name string, mtu int) error {
+	h := p.Hosts[host]
+	err := poll(ctx, func() bool {
+		return h.Do(func() error {
+			_, err := netlink.LinkByName(name)
+			return err
+		}) == nil
+	})
+	if err != nil {
+		return fmt.Errorf("wait for %s on %s: %w\n%s", name, h.Name(), err, p.Logs())
+	}
+	return h.Do(func() error {
+		if mtu != 0 {
+			link, err := netlink.LinkByName(name)
+			if err != nil {
+				return err
+			}
+			if err := netlink.LinkSetMTU(link, mtu); err != nil {
+				return fmt.Errorf("set MTU of %s: %w", name, err)
+			}
+		}
+		return number(name, over[host])
+	})
+}
+
+// Logs is what the programs have printed last.
+func (p *Pair) Logs() string {
+	const most = 2000
+	var all string
+	logs, _ := filepath.Glob(filepath.Join(p.Dir, "?", "*.log")) // the pattern is right
+	for _, path := range logs {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		if len(text) > most {
+			text = text[len(text)-most:]
+		}
+		all += filepath.Base(path) + ":\n" + string(text)
+	}
+	return all
+}
+
+// Close ends everything that runs on the hosts, and removes them.
+func (p *Pair) Close() error {
+	var err error
+	if p.lab != nil {
+		err = p.lab.Close()
+	}
+	for _, input := range p.inputs {
+		_ = input.Close() // its program is dead
+	}
+	for _, cmd := range p.running {
+		_ = cmd.Wait() // the lab has killed it
+	}
+	return errors.Join(err, os.RemoveAll(p.Dir))
+}
+
+// poll waits until a condition holds.
+func poll(ctx context.Context, holds func() bool) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// loopback is where programs listen for their own tools.
+var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
+// dialFrom connects from a host.
+func dialFrom(h *lab.Host) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	return func(ctx context.Context, network, addr string) (c net.Conn, err error) {
+		err = h.Do(func() error {
+			c, err = new(net.Dialer).DialContext(ctx, network, addr)
+			return err
+		})
+		return c, err
+	}
+}
+
+// awaitPort waits until a program listens on a TCP port of a host. It does not connect: iperf3 serves one client at a
+// time, and would take that for one.
+func awaitPort(ctx context.Context, h *lab.Host, port uint16) error {
+	err := poll(ctx, func() bool {
+		found := false
+		err := h.Do(func() error {
+			for _, table := range []string{"tcp", "tcp6"} {
+				text, err := os.ReadFile("/proc/thread-self/net/" + table)
+				if err != nil {
+					return err
+				}
+				found = found || listens(string(text), port)
+			}
+			return nil
+		})
+		return err == nil && found
+	})
+	if err != nil {
+		return fmt.Errorf("wait for port %d of %s: %w", port, h.Name(), err)
+	}
+	return nil
+}
+
+// listens looks for a listening socket in the content of /proc/net/tcp or tcp6.
+func listens(table string, port uint16) bool {
+	const listening = "0A"
+	suffix := fmt.Sprintf(":%04X", port)
+	for line := range strings.Lines(table) {
+		fields := strings.Fields(line)
+		if len(fields) > 3 && strings.HasSuffix(fields[1], suffix) && fields[3] == listening {
+			return true
+		}
+	}
+	return false
+}
