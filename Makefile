@@ -28,10 +28,10 @@ vet:
 	$(TOOL) staticcheck -checks all ./...
 
 unit:
-	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v /integration)
+	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -vE '/(integration|bench)')
 
 integration:
-	$(GO) test -count=1 -timeout 15m -p 1 ./integration/...
+	$(GO) test -count=1 -timeout 15m -p 1 ./integration/... ./bench/...
 
 fuzz:
 	$(GO) run ./integration/fuzz -time $(FUZZ)
