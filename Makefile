@@ -36,9 +36,12 @@ integration:
 fuzz:
 	$(GO) run ./integration/fuzz -time $(FUZZ)
 
-# The same tests with the long durations and repeats.
+# The same with long durations and many repeats.
 soak:
-	MESHD_SOAK=1 $(GO) test -count=1 -timeout 3h -p 1 -v ./integration/...
+	$(GO) test -count=20 -timeout 3h -v ./integration
+	MESHD_CROWD=50 $(GO) test -count=1 -timeout 1h -run TestCrowd -v ./mesh
+	$(GO) test -count=1 -timeout 3h ./peer/wireguard -link.hours 24
+	$(MAKE) fuzz FUZZ=5m
 
 # Compares meshd with other tunnels (docs/performance.md): BENCH="-quick", BENCH="-variants veth,meshd".
 bench:
