@@ -1,6 +1,11 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
 	"github.com/spf13/cobra"
 
 	"meshd/mesh/api"
@@ -24,7 +29,7 @@ func newWait(a *app) *cobra.Command {
 			}
 			ctx, stop := a.interruptible(cmd.Context())
 			defer stop()
-			if err := a.client().Wait(ctx, w); err != nil {
+			if err := a.wait(ctx, w); err != nil {
 				return err
 			}
 			if a.flags.json {
@@ -37,9 +42,48 @@ func newWait(a *app) *cobra.Command {
 	f.IntVar(&w.Peers, "peers", 0, "that many other members are known and alive")
 	f.StringVar(&w.Peer, "peer", "", "there is a session with this member; it is made if need be")
 	f.StringVar(&w.Direct, "direct", "", "there is a direct path to this member")
-	f.DurationVar(&w.Timeout, "timeout", 0, "give up after this time (default: never)")
+	f.Var((*duration)(&w.Timeout), "timeout", "give up after this time, such as 30s (default: never); also waits for a daemon that is only starting")
 	for _, flag := range []string{"peer", "direct"} {
 		_ = cmd.RegisterFlagCompletionFunc(flag, a.completeNames)
 	}
 	return cmd
+}
+
+// wait waits for a condition. A timeout is also the patience with a daemon that
+// does not answer yet: scripts start one and wait for it in the next line.
+func (a *app) wait(ctx context.Context, w api.WaitSpec) error {
+	deadline := time.Now().Add(w.Timeout)
+	for {
+		err := a.client().Wait(ctx, w)
+		left := time.Until(deadline)
+		if w.Timeout == 0 || left <= 0 || !errors.Is(err, api.ErrNoDaemon) || pause(ctx) != nil {
+			return err
+		}
+		w.Timeout = left
+	}
+}
+
+// duration is a flag's value: a number with a unit as Go writes it, or seconds.
+type duration time.Duration
+
+// String implements pflag.Value.
+func (d *duration) String() string {
+	if *d == 0 {
+		return ""
+	}
+	return time.Duration(*d).String()
+}
+
+// Type implements pflag.Value.
+func (d *duration) Type() string { return "duration" }
+
+// Set implements pflag.Value.
+func (d *duration) Set(s string) error {
+	if seconds, err := strconv.ParseUint(s, 10, 31); err == nil {
+		*d = duration(time.Duration(seconds) * time.Second)
+		return nil
+	}
+	v, err := time.ParseDuration(s)
+	*d = duration(v)
+	return err
 }
