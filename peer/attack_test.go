@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,7 +34,7 @@ type meter struct {
 	to  map[netip.AddrPort]count // what left, by destination
 	all []udptest.Datagram       // both ways, if keep
 	// keep has everything remembered.
-	keep bool
+	keep atomic.Bool
 }
 
 type count struct{ packets, bytes int }
@@ -57,7 +58,7 @@ func meterOf(net *udptest.Internet, of netip.AddrPort) *meter {
 		default:
 			return
 		}
-		if m.keep {
+		if m.keep.Load() {
 			d.Data = bytes.Clone(d.Data)
 			m.all = append(m.all, d)
 		}
@@ -192,7 +193,7 @@ func TestHelloGivesNoMoreThanItTakes(t *testing.T) {
 		in := newNetwork(t)
 		a, joiner := start(t, net, in, "a", "198.18.0.1"), start(t, net, nil, "", "198.18.0.2")
 		m := meterOf(net, a.at)
-		m.keep = true
+		m.keep.Store(true)
 		if _, err := joiner.engine.Meet(t.Context(), a.at, joiner.cfg); err != nil {
 			t.Fatal(err)
 		}
@@ -369,17 +370,18 @@ func TestReplayOfEverything(t *testing.T) {
 		in := newNetwork(t)
 		a, b := start(t, net, in, "a", "198.18.0.1"), start(t, net, in, "b", "198.18.0.2")
 		m := meterOf(net, a.at)
-		m.keep = true
+		m.keep.Store(true)
 		meet(t, a, b)
 		talk(a, b, time.Minute)
 		a.host.SetAddr(netip.MustParseAddr("198.18.0.7")) // b sees another address from here on
 		a.engine.LocalChange()
 		a.at = netip.MustParseAddrPort("198.18.0.7:51830")
 		m2 := meterOf(net, a.at)
-		m2.keep = true
+		m2.keep.Store(true)
 		talk(a, b, 4*time.Minute)
 		capture := append(m.all, m2.all...)
-		m.keep, m2.keep = false, false
+		m.keep.Store(false)
+		m2.keep.Store(false)
 		evil := netip.MustParseAddrPort("203.0.113.66:666")
 		replay := func(src func(netip.AddrPort) netip.AddrPort) {
 			for i, d := range slices.Backward(capture) { // the old address comes last
@@ -480,7 +482,7 @@ func TestReplayedPingIsNotMultiplied(t *testing.T) {
 		in := newNetwork(t)
 		a, b := start(t, net, in, "a", "198.18.0.1"), start(t, net, in, "b", "198.18.0.2")
 		m := meterOf(net, a.at)
-		m.keep = true
+		m.keep.Store(true)
 		meet(t, a, b)
 		b.remote(a).Want() // its pings say that it wants a session
 		time.Sleep(100 * time.Millisecond)
@@ -494,7 +496,7 @@ func TestReplayedPingIsNotMultiplied(t *testing.T) {
 		if len(pings) == 0 {
 			t.Fatal("no ping was captured")
 		}
-		m.keep = false
+		m.keep.Store(false)
 		a.remote(b).Want()
 		for _, ping := range pings {
 			m.reset()
