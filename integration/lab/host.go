@@ -81,6 +81,7 @@ func (h *Host) connectTo(n *Network, cfg HostConfig) error {
 	if err != nil {
 		return err
 	}
+	n.customers[up.cable.a.name] = h.name
 	h.nics = append(h.nics, &nic{end: up.cable.b, far: up.cable.far, metric: up.metric, up: up})
 	return nil
 }
@@ -96,7 +97,7 @@ func (h *Host) plugInto(s *Site) error {
 
 // cableTo makes a cable from the host to a site's switch.
 func (h *Host) cableTo(s *Site, n *nic, name string) error {
-	if s.ns == nil || s.up == nil {
+	if s.ns == nil || (s.up == nil && s.wan == nil) {
 		return fmt.Errorf("site %q is not built", s.name)
 	}
 	port := plug{ns: s.ns, name: fmt.Sprintf("p%d", s.lab.id())}

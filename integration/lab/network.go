@@ -16,11 +16,13 @@ type Network struct {
 	core   *namespace
 	blocks blocks
 	names  *nameServer
+
+	customers map[string]string // by the core's interface
 }
 
 // Internet makes a network.
 func (l *Lab) Internet(name string) *Network {
-	n := &Network{lab: l, name: name}
+	n := &Network{lab: l, name: name, customers: make(map[string]string)}
 	l.build(name, func() (err error) {
 		if n.core, err = l.newRouter(name); err != nil {
 			return err

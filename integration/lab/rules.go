@@ -5,6 +5,7 @@ package lab
 import (
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"strconv"
 	"time"
@@ -19,9 +20,13 @@ import (
 // ruleset is NAT and firewall of a router whose interfaces are wan0 and lan0.
 type ruleset struct {
 	nat      NAT
-	public   netip.Addr // of wan0, for NAT
+	public   netip.Addr   // of wan0, for NAT
+	inner    netip.Prefix // of lan0
 	openV6   bool
+	accepts  bool
+	hairpin  bool
 	blockUDP bool
+	onlyTCP  uint16
 	timeout  time.Duration
 }
 
@@ -156,12 +161,19 @@ const (
 func (r ruleset) filter(b *batch) {
 	t := b.conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "lab"})
 	in := b.base(t, nftables.ChainTypeFilter, nftables.ChainHookInput, 0, false)
-	b.named(in, countDropped, iif(wanName), proto(unix.IPPROTO_UDP), ctNew(), count(), verdict(expr.VerdictDrop))
-	b.named(in, countDropped, iif(wanName), proto(unix.IPPROTO_TCP), ctNew(), count(), verdict(expr.VerdictDrop))
+	if !r.accepts {
+		b.named(in, countDropped, iif(wanName), proto(unix.IPPROTO_UDP), ctNew(), count(), verdict(expr.VerdictDrop))
+		b.named(in, countDropped, iif(wanName), proto(unix.IPPROTO_TCP), ctNew(), count(), verdict(expr.VerdictDrop))
+	}
 
 	fwd := b.base(t, nftables.ChainTypeFilter, nftables.ChainHookForward, 0, false)
 	if r.blockUDP {
 		b.rule(fwd, oif(wanName), proto(unix.IPPROTO_UDP), port(dstPort, 53, expr.CmpOpNeq), verdict(expr.VerdictDrop))
+	}
+	if r.onlyTCP != 0 {
+		b.rule(fwd, oif(wanName), proto(unix.IPPROTO_UDP), port(dstPort, 53, expr.CmpOpEq), verdict(expr.VerdictAccept))
+		b.rule(fwd, oif(wanName), proto(unix.IPPROTO_TCP), port(dstPort, r.onlyTCP, expr.CmpOpEq), verdict(expr.VerdictAccept))
+		b.rule(fwd, oif(wanName), verdict(expr.VerdictDrop))
 	}
 	b.rule(fwd, ctKnown(), verdict(expr.VerdictAccept))
 	b.rule(fwd, iif(lanName), verdict(expr.VerdictAccept))
@@ -222,20 +234,55 @@ func (r ruleset) translate(b *batch) {
 	b.rule(fwd, append([][]expr.Any{udpOut, lookup(ports, reg1, reg2)}, append(remember, verdict(expr.VerdictAccept))...)...)
 	b.rule(fwd, append([][]expr.Any{udpOut, nextPort(reg2)}, remember...)...)
 
-	b.rule(post, udpOut, lookup(ports, reg1, reg2), []expr.Any{
-		&expr.Immediate{Register: reg1, Data: r.public.AsSlice()},
-		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg1, RegProtoMin: reg2, Specified: true},
-	})
+	b.rule(post, udpOut, lookup(ports, reg1, reg2), r.toOuter())
 	b.rule(post, oif(wanName), []expr.Any{&expr.Masq{}})
 	r.admit(b, t, inner, seen)
+	if r.hairpin {
+		r.loop(b, t, [2]*nftables.Chain{fwd, post}, [2]*nftables.Set{ports, inner})
+	}
+}
+
+// toOuter gives a packet the public address and the port in register 2 as its source.
+func (r ruleset) toOuter() []expr.Any {
+	return []expr.Any{
+		&expr.Immediate{Register: reg1, Data: r.public.AsSlice()},
+		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg1, RegProtoMin: reg2, Specified: true},
+	}
+}
+
+// toInner sends a packet to whom its destination port belongs.
+func toInner(inner *nftables.Set) []expr.Any {
+	return join([]expr.Any{load(dstPort, reg2)}, lookup(inner, reg2, reg1), []expr.Any{
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg1, RegProtoMin: reg1hi, Specified: true},
+	})
+}
+
+// loop lets hosts of the LAN reach each other at the public address. Source and destination are both translated, as RFC
+// 4787, REQ-9 wants it ("External source IP address and port").
+func (r ruleset) loop(b *batch, t *nftables.Table, chains [2]*nftables.Chain, maps [2]*nftables.Set) {
+	fwd, post := chains[0], chains[1]
+	ports, inner := maps[0], maps[1]
+	toPublic := []expr.Any{load(dstAddr, reg1), &expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: r.public.AsSlice()}}
+	pre := b.base(t, nftables.ChainTypeNAT, nftables.ChainHookPrerouting, -99, false)
+	b.rule(pre, iif(lanName), proto(unix.IPPROTO_UDP), toPublic, toInner(inner))
+
+	mask := net.CIDRMask(r.inner.Bits(), 32)
+	fromLAN := []expr.Any{
+		load(srcAddr, reg1),
+		&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 4, Mask: mask, Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: r.inner.Masked().Addr().AsSlice()},
+	}
+	looped := join(oif(lanName), proto(unix.IPPROTO_UDP), fromLAN, ctDNAT(), []expr.Any{load(srcAddr, reg1), load(srcPort, reg1hi)})
+	remember := join(update(ports, reg1, reg2), update(inner, reg2, reg1))
+	b.rule(fwd, looped, lookup(ports, reg1, reg2), remember, verdict(expr.VerdictAccept))
+	b.rule(fwd, looped, nextPort(reg2), remember)
+	b.rule(post, looped, lookup(ports, reg1, reg2), r.toOuter())
 }
 
 // admit lets in what the kind of NAT lets in beside answers.
 func (r ruleset) admit(b *batch, t *nftables.Table, inner, seen *nftables.Set) {
 	udpIn := join(iif(wanName), proto(unix.IPPROTO_UDP))
-	dnat := join([]expr.Any{load(dstPort, reg2)}, lookup(inner, reg2, reg1), []expr.Any{
-		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg1, RegProtoMin: reg1hi, Specified: true},
-	})
+	dnat := toInner(inner)
 	switch r.nat {
 	case FullCone:
 		pre := b.base(t, nftables.ChainTypeNAT, nftables.ChainHookPrerouting, -100, false)

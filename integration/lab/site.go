@@ -5,6 +5,7 @@ package lab
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -45,7 +46,11 @@ type SiteConfig struct {
 	V4, V6     bool
 	OpenV6     bool          // no firewall for IPv6
 	BlockUDP   bool          // let no UDP out but DNS, as some companies and hotels do
+	OnlyTCP    uint16        // let nothing out but DNS and TCP to this port
 	UDPTimeout time.Duration // how long the router remembers a silent flow; the kernel's 30 s and 120 s if 0
+	Hairpin    bool          // hosts behind the NAT reach each other at the outer addresses (RFC 4787, 6), unfiltered; NATs with endpoint-independent mapping to other ports have it
+	Accepts    bool          // the router takes for itself what comes unasked, and so remembers a flow: see [HomePortKept]
+	Carrier    bool          // the LAN is 100.64.0.0/26, for the routers of customers: see [Site.Customer]
 	Link       Link          // between the site and the internet
 }
 
@@ -55,6 +60,7 @@ type Site struct {
 	net     *Network
 	cfg     SiteConfig
 	up      *uplink
+	wan     *nic       // of a customer of another site, in place of up
 	carrier *namespace // the second router of CGNAT
 	access  *cable     // between carrier and router
 	lan     end
@@ -79,6 +85,9 @@ func (n *Network) Site(name string, cfg SiteConfig) *Site {
 }
 
 func (s *Site) build() (err error) {
+	if err := s.cfg.check(); err != nil {
+		return err
+	}
 	if s.ns, err = s.lab.newRouter(s.name); err != nil {
 		return err
 	}
@@ -93,12 +102,18 @@ func (s *Site) build() (err error) {
 	if s.up, err = s.net.attach(to, s.cfg.Link, s.cfg.V4, s.cfg.NAT == None, 0); err != nil {
 		return err
 	}
+	s.net.customers[s.up.cable.a.name] = s.name
 	if s.carrier != nil {
 		a, b := plug{ns: s.carrier, name: lanName, v6: s.cfg.V6}, plug{ns: s.ns, name: wanName, v6: s.cfg.V6}
 		if s.access, err = s.lab.connect(a, b, Link{MTU: s.cfg.Link.MTU}); err != nil {
 			return err
 		}
 	}
+	return s.furnish()
+}
+
+// furnish makes what is behind the uplink.
+func (s *Site) furnish() error {
 	if err := s.bridge(); err != nil {
 		return err
 	}
@@ -185,8 +200,8 @@ func (s *Site) protect() error {
 // eachRouter applies the rules of each of the site's routers to it.
 func (s *Site) eachRouter(apply func(ruleset, *namespace) error) error {
 	outer := ruleset{
-		nat: s.cfg.NAT, public: nth(s.up.block.wan4(), 2).Addr(),
-		openV6: s.cfg.OpenV6, blockUDP: s.cfg.BlockUDP, timeout: s.cfg.UDPTimeout,
+		nat: s.cfg.NAT, public: s.outer4(), inner: s.lan4(), openV6: s.cfg.OpenV6, accepts: s.cfg.Accepts, hairpin: s.cfg.Hairpin,
+		blockUDP: s.cfg.BlockUDP, onlyTCP: s.cfg.OnlyTCP, timeout: s.cfg.UDPTimeout,
 	}
 	if s.carrier == nil {
 		return apply(outer, s.ns)
@@ -194,7 +209,7 @@ func (s *Site) eachRouter(apply func(ruleset, *namespace) error) error {
 	outer.nat = Home
 	inner := outer
 	inner.public = nth(carrierLAN, 2).Addr()
-	outer.openV6, outer.blockUDP = true, false // the customer's router sees to it
+	outer.inner, outer.openV6, outer.blockUDP, outer.onlyTCP = carrierLAN, true, false, 0 // the customer's router sees to it
 	if err := apply(inner, s.ns); err != nil {
 		return err
 	}
@@ -204,11 +219,8 @@ func (s *Site) eachRouter(apply func(ruleset, *namespace) error) error {
 // prefixes are the networks of the LAN.
 func (s *Site) prefixes() []netip.Prefix {
 	var nets []netip.Prefix
-	switch {
-	case s.cfg.V4 && s.cfg.NAT == None:
-		nets = append(nets, s.up.block.lan4())
-	case s.cfg.V4:
-		nets = append(nets, privateLAN)
+	if s.cfg.V4 {
+		nets = append(nets, s.lan4())
 	}
 	if s.cfg.V6 {
 		nets = append(nets, s.up.block.lan6())
@@ -216,10 +228,33 @@ func (s *Site) prefixes() []netip.Prefix {
 	return nets
 }
 
+// lan4 is the IPv4 network of the LAN.
+func (s *Site) lan4() netip.Prefix {
+	switch {
+	case s.cfg.NAT == None:
+		return s.up.block.lan4()
+	case s.cfg.Carrier:
+		return carrierLAN
+	default:
+		return privateLAN
+	}
+}
+
+// outer4 is the router's own IPv4 address on the way to the internet.
+func (s *Site) outer4() netip.Addr {
+	if s.wan != nil {
+		return nth(s.wan.site.lan4(), s.wan.seat).Addr()
+	}
+	return nth(s.up.block.wan4(), 2).Addr()
+}
+
 // Renumber gives the site another public IPv4 address and another IPv6 prefix, as providers do at night. Hosts with
 // public addresses get new ones at once.
 func (s *Site) Renumber() error {
 	return s.lab.change("renumber "+s.name, func() error {
+		if s.up == nil {
+			return errors.New("its addresses are its carrier's")
+		}
 		if err := s.up.renumber(); err != nil {
 			return err
 		}
@@ -232,13 +267,21 @@ func (s *Site) Renumber() error {
 
 // SetLink changes the site's link for frames from now on. The site must have been made with a Link that is not zero.
 func (s *Site) SetLink(link Link) error {
-	return s.lab.change("change link of "+s.name, func() error { return s.up.setLink(link) })
+	return s.lab.change("change link of "+s.name, func() error {
+		if s.up == nil {
+			return errors.New("its link is its carrier's")
+		}
+		return s.up.setLink(link)
+	})
 }
 
 // Public is the IPv4 address that the internet sees; invalid without IPv4.
 func (s *Site) Public() netip.Addr {
 	s.lab.mu.Lock()
 	defer s.lab.mu.Unlock()
+	for s.wan != nil {
+		s = s.wan.site
+	}
 	if s.up == nil || !s.cfg.V4 {
 		return netip.Addr{}
 	}
