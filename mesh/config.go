@@ -96,9 +96,11 @@ const (
 	syncEvery = 10 * time.Second
 	// cacheEvery is how soon a new way to a member is written to the cache.
 	cacheEvery = time.Minute
-	// cacheSoon is how far apart the cache is written for new records. The first is written at once: whoever is killed
-	// right after a join has nobody else to remember.
-	cacheSoon = 2 * time.Second
+	// The cache is written at once for new records, and then again after cachePerMember for each member, within these
+	// bounds: in a small network each counts, for who is killed right after another's join has few to ask for it.
+	cachePerMember = 20 * time.Millisecond
+	cacheSoonest   = 100 * time.Millisecond
+	cacheLatest    = 2 * time.Second
 	// joinPatience is how long an entry point has to answer.
 	joinPatience = 8 * time.Second
 	// meetAgain is how long a hello may take that repeats an earlier one.

@@ -44,8 +44,6 @@ func (n *Node) control(ctx context.Context) error {
 			if wait := time.Until(n.state.schedule.rest); wait > 0 {
 				timer.Reset(wait)
 				reconcile = false
-			} else if n.state.joining != nil {
-				timer.Reset(n.pause())
 			}
 		case _, ok := <-changes:
 			if !ok {
@@ -54,19 +52,23 @@ func (n *Node) control(ctx context.Context) error {
 			}
 			n.hostChanged()
 		case <-timer.C:
-			timer.Reset(n.pause())
 		}
 		if reconcile {
 			began := time.Now()
 			n.reconcile(began)
 			n.state.schedule.rest = began.Add(restFactor * time.Since(began))
+			timer.Reset(n.pause())
 		}
 	}
 }
 
+// pause is how long the control goroutine may rest when nothing happens.
 func (n *Node) pause() time.Duration {
 	if n.state.joining != nil {
 		return joinTick
+	}
+	if due := n.state.schedule.cache; !due.IsZero() {
+		return min(max(time.Until(due), joinTick), tick)
 	}
 	return tick
 }

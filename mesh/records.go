@@ -96,6 +96,18 @@ func (n *Node) saveCache() {
 	}
 }
 
+// cacheSoon has the cache written for new records: now, or so long after the last time that a crowd of new members does
+// not keep the disk busy.
+func (n *Node) cacheSoon() {
+	s := &n.state.schedule
+	pause := time.Duration(len(n.state.members)) * cachePerMember
+	due := s.cached.Add(min(max(pause, cacheSoonest), cacheLatest))
+	if now := time.Now(); due.Before(now) {
+		due = now
+	}
+	s.cache = earlier(s.cache, due)
+}
+
 // merge takes records from somebody (nil: from here) and passes on what was new.
 func (n *Node) merge(from *peer.Remote, raws [][]byte) {
 	now := time.Now()
@@ -133,11 +145,7 @@ func (n *Node) afterMerge(from *peer.Remote, delta [][]byte, res directory.Merge
 		n.keepEpoch()
 	}
 	if len(res.Changed) > 0 || res.Network || res.Own {
-		due := time.Now()
-		if next := n.state.schedule.cached.Add(cacheSoon); next.After(due) {
-			due = next
-		}
-		n.state.schedule.cache = earlier(n.state.schedule.cache, due)
+		n.cacheSoon()
 		n.wake()
 	}
 }
