@@ -6,7 +6,7 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 FUZZ    ?= 3s
 TARGETS := linux/amd64 linux/arm64 linux/mipsle darwin/arm64 windows/amd64 freebsd/amd64
 
-.PHONY: build demo test deps format vet unit integration fuzz soak bench clean
+.PHONY: build demo test deps format vet unit integration fuzz soak bench budget clean
 
 build:
 	$(GO) build -trimpath -o bin/meshd ./cmd/meshd
@@ -51,6 +51,12 @@ soak:
 # Compares meshd with other tunnels (docs/performance.md): BENCH="-quick", BENCH="-variants veth,meshd".
 bench:
 	$(GO) run ./bench $(BENCH)
+
+# Instructions per frame, which CI holds to bench/hotpath/budget.txt: write them
+# down anew after a change that is meant to cost what it costs.
+budget:
+	$(GO) test -count=1 -run '^TestBudget$$' ./bench/hotpath -update
+	cat bench/hotpath/budget.txt
 
 clean:
 	rm -rf bin

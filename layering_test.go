@@ -22,7 +22,7 @@ var below = map[string][]string{
 	"cmd":           {"keys", "l2", "mesh", "integration"},
 	"packaging":     {},
 	"integration":   {"keys", "l2", "mesh"},
-	"bench":         {"keys", "l2", "mesh", "integration"},
+	"bench":         {"keys", "l2", "peer", "mesh", "integration"},
 	"examples":      {"keys", "l2", "mesh", "integration"},
 }
 

@@ -21,6 +21,7 @@ var programs = []struct{ program, pkg string }{
 	{"gcc", "gcc"}, // the race detector needs cgo
 	{"dbus-daemon", "dbus"},
 	{"systemd-analyze", "systemd"},
+	{"valgrind", "valgrind"}, // the budget of instructions
 }
 
 func main() {
