@@ -12,6 +12,7 @@ import (
 	"meshd/mesh/directory"
 	"meshd/nat-traversal"
 	"meshd/peer"
+	"meshd/peer/way"
 )
 
 const (
@@ -178,7 +179,7 @@ func (n *Node) watchSession(d *directory.Member, m *member, now time.Time) {
 	switch {
 	case st.Up:
 		m.trying, m.left = time.Time{}, false
-		if n.state.lastGood[d.ID] != st.Endpoint {
+		if n.state.lastGood[d.ID] != st.Endpoint && !way.IsVirtual(st.Endpoint.Addr()) {
 			n.state.lastGood[d.ID] = st.Endpoint
 			n.state.schedule.cache = earlier(n.state.schedule.cache, now.Add(cacheEvery))
 		}
@@ -348,7 +349,9 @@ func (n *Node) stunServers() []netip.AddrPort {
 	list := slices.Clone(n.stun)
 	for _, id := range n.state.neighbours {
 		if m := n.state.members[id]; m != nil && m.up && len(list) < 4 {
-			list = append(list, m.remote.Status().Endpoint)
+			if at := m.remote.Status().Endpoint; at.IsValid() && !way.IsVirtual(at.Addr()) {
+				list = append(list, at)
+			}
 		}
 	}
 	return list

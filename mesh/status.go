@@ -10,6 +10,7 @@ import (
 	"meshd/mesh/api"
 	"meshd/mesh/directory"
 	"meshd/peer"
+	"meshd/peer/way"
 )
 
 // hosts is the broadcast domain as this node knows it.
@@ -49,6 +50,10 @@ func transport(a netip.AddrPort) string {
 	switch {
 	case !a.IsValid():
 		return ""
+	case way.ClassOf(a) == way.TCP:
+		return "tcp"
+	case way.ClassOf(a) == way.SSH:
+		return "ssh"
 	case a.Addr().Is4():
 		return "udp4"
 	default:

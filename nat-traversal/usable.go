@@ -7,7 +7,8 @@ import "net/netip"
 //
 // Not usable are loopback and "this host" (0.0.0.0/8, ::), multicast and
 // broadcast, the reserved 240.0.0.0/4, IPv4 dressed up as IPv6, and link-local
-// IPv6: without a zone it means nothing, and the zone of another host neither.
+// IPv6: without a zone it means nothing, and the zone of another host neither;
+// and the discard-only 100::/64.
 // Private addresses are usable: both nodes may be in one of them.
 func Usable(a netip.Addr) bool {
 	switch {
@@ -19,8 +20,12 @@ func Usable(a netip.Addr) bool {
 		b := a.As4()
 		return b[0] != 0 && b[0] < 240
 	}
-	return !a.IsLinkLocalUnicast() && !v4Compatible(a)
+	return !a.IsLinkLocalUnicast() && !v4Compatible(a) && !discardOnly().Contains(a)
 }
+
+// discardOnly is 100::/64 (RFC 6666): nothing is there, and this program has its
+// own meaning for it (package way).
+func discardOnly() netip.Prefix { return netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 1}), 64) }
 
 // v4Compatible is for ::/96, which is long deprecated (RFC 4291, 2.5.5.1).
 func v4Compatible(a netip.Addr) bool {

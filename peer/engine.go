@@ -22,6 +22,7 @@ import (
 	"meshd/peer/hello"
 	"meshd/peer/probe"
 	"meshd/peer/udp"
+	"meshd/peer/way"
 	"meshd/peer/wireguard"
 )
 
@@ -60,7 +61,8 @@ type Observer interface {
 // Config is what an engine needs to run.
 type Config struct {
 	Identity *keys.Identity
-	Conns    []udp.Conn // at most one of each family
+	Conns    []udp.Conn             // at most one of each family
+	Carriers map[way.Class]udp.Conn // what carries datagrams to virtual addresses, by their class
 	Hello    hello.Config
 	Observer Observer
 	Logger   *slog.Logger
@@ -70,6 +72,7 @@ type Config struct {
 type Engine struct {
 	identity *keys.Identity
 	conns    []udp.Conn
+	carriers map[way.Class]udp.Conn
 	observer Observer
 	log      *slog.Logger
 	now      func() time.Time
@@ -122,6 +125,7 @@ func New(cfg Config) (*Engine, error) {
 	e := &Engine{
 		identity:   cfg.Identity,
 		conns:      cfg.Conns,
+		carriers:   maps.Clone(cfg.Carriers),
 		observer:   cfg.Observer,
 		log:        cfg.Logger,
 		now:        time.Now,
@@ -154,14 +158,19 @@ func New(cfg Config) (*Engine, error) {
 // Run carries datagrams until ctx ends. It closes the sockets.
 func (e *Engine) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
+	conns := slices.Clone(e.conns)
 	for _, conn := range e.conns {
-		group.Go(func() error { return e.receive(ctx, conn) })
+		group.Go(func() error { return e.receive(ctx, conn, way.Direct) })
+	}
+	for class, conn := range e.carriers {
+		conns = append(conns, conn)
+		group.Go(func() error { return e.receive(ctx, conn, class) })
 	}
 	group.Go(func() error { return e.loop(ctx) })
 	group.Go(func() error {
 		<-ctx.Done()
 		var errs []error
-		for _, conn := range e.conns {
+		for _, conn := range conns {
 			errs = append(errs, conn.Close())
 		}
 		return errors.Join(errs...)
@@ -325,8 +334,12 @@ func (e *Engine) send(to netip.AddrPort, b []byte) {
 	}
 }
 
-// connFor returns the socket of an address's family, nil if there is none.
+// connFor returns the socket of an address's family, or the carrier of a virtual
+// address; nil if there is none.
 func (e *Engine) connFor(a netip.Addr) udp.Conn {
+	if way.IsVirtual(a) {
+		return e.carriers[way.ClassOf(netip.AddrPortFrom(a, 0))]
+	}
 	for _, c := range e.conns {
 		if c.LocalAddr().Addr().Is4() == a.Is4() {
 			return c

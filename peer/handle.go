@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"meshd/peer/probe"
+	"meshd/peer/way"
 	"meshd/peer/wireguard"
 )
 
@@ -76,7 +77,10 @@ func (e *Engine) handleProbe(d *datagram, now time.Time) {
 		if m.Flags&flagWant != 0 && r.ask(d.from, now) {
 			break
 		}
-		pong := probe.Message{Kind: probe.Pong, Transaction: m.Transaction, Observed: d.from}
+		pong := probe.Message{Kind: probe.Pong, Transaction: m.Transaction}
+		if !way.IsVirtual(d.from.Addr()) { // which means nothing to others
+			pong.Observed = d.from
+		}
 		e.send(d.from, r.pair.Append(nil, pong, probe.Hour(now), 0))
 	case probe.Pong:
 		fresh := r.paths.Pong(d.from, m.Transaction, now)
@@ -86,7 +90,7 @@ func (e *Engine) handleProbe(d *datagram, now time.Time) {
 			r.rekeyForOther(now)
 		}
 		// A pong that answers nothing is a replay and says nothing.
-		if fresh && m.Observed.IsValid() && m.Observed != r.observed {
+		if fresh && m.Observed.IsValid() && m.Observed != r.observed && !way.IsVirtual(m.Observed.Addr()) {
 			r.observed = m.Observed
 			e.control.later = append(e.control.later, func() { e.observer.Changed(r) })
 		}

@@ -7,6 +7,7 @@ import (
 
 	"meshd/peer/hello"
 	"meshd/peer/udp"
+	"meshd/peer/way"
 )
 
 // meeting is a hello that this node has begun.
@@ -144,6 +145,10 @@ func (e *Engine) handleStranger(d *datagram, now time.Time) {
 
 // handleSTUN answers a request and hands an answer to mesh, which asked.
 func (e *Engine) handleSTUN(d *datagram, now time.Time) {
+	if way.IsVirtual(d.from.Addr()) { // it says nothing of how others see us
+		e.counts.Unknown.Add(1)
+		return
+	}
 	if reply, ok := e.control.stun.Answer(now, d.bytes(), d.from); ok {
 		e.send(d.from, reply)
 		return

@@ -9,6 +9,7 @@ import (
 
 	"meshd/peer/inner"
 	"meshd/peer/udp"
+	"meshd/peer/way"
 	"meshd/peer/wireguard"
 )
 
@@ -25,6 +26,7 @@ type keyEntry struct {
 type receiver struct {
 	engine *Engine
 	conn   udp.Conn
+	class  way.Class // of the addresses that datagrams come from
 	now    time.Time
 	stamp  int64       // of now
 	sinks  []FrameSink // that got frames in this batch
@@ -32,8 +34,8 @@ type receiver struct {
 
 // receive reads one socket until it is closed. Transport data runs from here
 // to the host's TAP without a hand-over.
-func (e *Engine) receive(ctx context.Context, conn udp.Conn) error {
-	rx := &receiver{engine: e, conn: conn}
+func (e *Engine) receive(ctx context.Context, conn udp.Conn, class way.Class) error {
+	rx := &receiver{engine: e, conn: conn, class: class}
 	pkts := make([]udp.Packet, receiveBatch)
 	for {
 		n, err := conn.Receive(pkts)
@@ -54,7 +56,7 @@ func (e *Engine) receive(ctx context.Context, conn udp.Conn) error {
 
 // packet takes a run of datagrams apart.
 func (rx *receiver) packet(p *udp.Packet) {
-	if rx.engine.inside(p.Addr.Addr()) {
+	if rx.engine.inside(p.Addr.Addr()) || way.ClassOf(p.Addr) != rx.class {
 		rx.engine.counts.FromOverlay.Add(1)
 		return
 	}

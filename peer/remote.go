@@ -11,6 +11,7 @@ import (
 	"meshd/peer/fragment"
 	"meshd/peer/path"
 	"meshd/peer/probe"
+	"meshd/peer/way"
 	"meshd/peer/wireguard"
 )
 
@@ -188,7 +189,7 @@ func (e *Engine) claim(spec Spec, now time.Time) error {
 func (e *Engine) reachable(addrs []netip.AddrPort) []netip.AddrPort {
 	var out []netip.AddrPort
 	for _, a := range addrs {
-		if e.connFor(a.Addr()) != nil && !e.inside(a.Addr()) {
+		if !way.IsVirtual(a.Addr()) && e.connFor(a.Addr()) != nil && !e.inside(a.Addr()) {
 			out = append(out, a)
 		}
 	}
@@ -287,6 +288,28 @@ func (e *Engine) LocalChange() {
 		for _, r := range e.control.byID {
 			r.paths.LocalChange(now)
 			e.control.schedule(r, now)
+		}
+	})
+}
+
+// Hold adds a way to the remote that this node holds open, such as a stream: a
+// virtual address of a carrier. It is used where nothing better answers, until
+// Release.
+func (r *Remote) Hold(virtual netip.AddrPort) {
+	r.engine.call(func(now time.Time) {
+		if !r.closed && r.engine.connFor(virtual.Addr()) != nil {
+			r.paths.Hold(virtual, now)
+			r.advance(now)
+		}
+	})
+}
+
+// Release takes such a way away again.
+func (r *Remote) Release(virtual netip.AddrPort) {
+	r.engine.call(func(now time.Time) {
+		if !r.closed {
+			r.paths.Release(virtual, now)
+			r.advance(now)
 		}
 	})
 }

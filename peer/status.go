@@ -15,7 +15,7 @@ type Counts struct {
 	Malformed         atomic.Uint64
 	NoKey             atomic.Uint64 // transport data for an index that we do not have
 	Unopened          atomic.Uint64 // forged, replayed or too old
-	FromOverlay       atomic.Uint64 // the underlay went through the overlay
+	FromOverlay       atomic.Uint64 // the underlay went through the overlay, or the source is no real address
 	UnknownProbe      atomic.Uint64 // of a node that we do not know
 	ProbesDropped     atomic.Uint64 // the queue was full
 	HandshakesDropped atomic.Uint64

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"meshd/keys/canon"
+	"meshd/peer/way"
 )
 
 // Bounds of a node record.
@@ -193,7 +194,7 @@ func (e Endpoint) Check() error {
 		return fmt.Errorf("%w: endpoint of unknown kind %d", ErrInvalid, e.Kind)
 	case e.Addr.Port() == 0:
 		return fmt.Errorf("%w: endpoint with port 0", ErrInvalid)
-	case ip.Zone() != "" || ip.Is4In6() || !ip.IsGlobalUnicast():
+	case ip.Zone() != "" || ip.Is4In6() || !ip.IsGlobalUnicast() || way.IsVirtual(ip):
 		// IsGlobalUnicast is false for the unspecified, loopback, multicast, link-local and limited broadcast addresses.
 		return fmt.Errorf("%w: endpoint %v", ErrInvalid, e.Addr)
 	case ip.Is4() && (ip.As4()[0] == 0 || ip.As4()[0] >= 240):

@@ -4,6 +4,8 @@ import (
 	"math/bits"
 	"net/netip"
 	"time"
+
+	"meshd/peer/way"
 )
 
 const (
@@ -20,7 +22,9 @@ const (
 // candidate is one address of the remote.
 type candidate struct {
 	addr   netip.AddrPort
+	class  way.Class // of addr
 	listed bool      // a record names it
+	held   bool      // a way that this node holds open
 	learnt time.Time // something authentic came from there
 	up     bool      // confirmed, and not silent since
 	signs
@@ -55,7 +59,7 @@ type sentPing struct {
 }
 
 // ghost says that nobody names the address any more.
-func (c *candidate) ghost() bool { return !c.listed && !c.up && c.learnt.IsZero() }
+func (c *candidate) ghost() bool { return !c.listed && !c.held && !c.up && c.learnt.IsZero() }
 
 // verified says that the address has answered a probe in the last minute.
 func (c *candidate) verified(now time.Time) bool {

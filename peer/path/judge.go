@@ -32,6 +32,15 @@ func (t *Table) judge(now time.Time) {
 	if t.active == nil {
 		if c := t.fastest(now); c != nil {
 			t.choose(c, now)
+		} else if c := t.assumed(); c != nil {
+			c.up = true
+			t.choose(c, now)
+		}
+		return
+	}
+	if !t.active.tried() {
+		if c := t.fastest(now); c != nil {
+			t.choose(c, now)
 		}
 		return
 	}
@@ -50,6 +59,10 @@ func (t *Table) judge(now time.Time) {
 }
 
 func (t *Table) choose(c *candidate, now time.Time) {
+	if c.class > t.class && !t.switched.IsZero() {
+		t.worse = now
+	}
+	t.class = c.class
 	t.active, t.switched = c, now
 }
 
@@ -76,7 +89,7 @@ func (t *Table) heir(now time.Time) *candidate {
 		if !moved(c, a) && !a.silent(now, a.rtt.smoothed) {
 			continue
 		}
-		if best == nil || c.rtt.smoothed < best.rtt.smoothed {
+		if best == nil || c.before(best) {
 			best = c
 		}
 	}
@@ -97,7 +110,7 @@ func moved(to, active *candidate) bool {
 // fastest is the best of what is up and fresh.
 func (t *Table) fastest(now time.Time) (best *candidate) {
 	for _, c := range t.candidates {
-		if c.up && c.verified(now) && (best == nil || c.rtt.smoothed < best.rtt.smoothed) {
+		if c.up && c.verified(now) && (best == nil || c.before(best)) {
 			best = c
 		}
 	}
@@ -107,11 +120,14 @@ func (t *Table) fastest(now time.Time) (best *candidate) {
 // better is a path that is worth leaving a good one for.
 func (t *Table) better(now time.Time) *candidate {
 	a := t.active
-	if a.rtt.samples < enough || a.suspect(now) || now.Sub(t.switched) < betweenMoves {
-		return nil
-	}
 	c := t.fastest(now)
 	if c == nil || c == a || c.rtt.samples < enough || c.lost > 0 {
+		return nil
+	}
+	if c.class < a.class && now.Sub(t.worse) >= betweenMoves {
+		return c
+	}
+	if c.class != a.class || a.rtt.samples < enough || a.suspect(now) || now.Sub(t.switched) < betweenMoves {
 		return nil
 	}
 	if float64(c.rtt.smoothed) <= betterPart*float64(a.rtt.smoothed) && c.rtt.smoothed <= a.rtt.smoothed-betterBy {

@@ -5,6 +5,8 @@ import "time"
 const (
 	// baseMTU passes everywhere: no IPv6 link has less (RFC 8200).
 	baseMTU = 1280
+	// relayedLess is what the headers of three relays take of it (PROTOCOL.md, section 11).
+	relayedLess = 3 * 8
 
 	mtuTries  = 3                      // padded pings that must be lost for a verdict
 	mtuRetry  = 300 * time.Millisecond // between them
@@ -15,24 +17,27 @@ const (
 
 // rung is a size to try, the largest first: Ethernet, PPPoE, a tunnel below us,
 // two of them.
-func rung(i int) int {
+func (m *mtuSearch) rung(i int) int {
 	switch i {
 	case 0:
 		return 1500
 	case 1:
 		return 1492
 	case 2:
-		return 1420
+		return 1500 - relayedLess
 	case 3:
+		return 1420
+	case 4:
 		return 1360
 	}
-	return baseMTU
+	return m.base()
 }
 
 // mtuSearch finds the largest packet that passes on a path, and notices when it
 // no longer does (RFC 8899, with few sizes). The zero value begins with the largest.
 type mtuSearch struct {
-	known     int       // passes; 0: baseMTU
+	less      int       // of baseMTU: headers of relays
+	known     int       // passes; 0: base
 	at        int       // the rung to try next
 	fails     int       // padded pings of one size lost in a row
 	firstFail time.Time // when the first of them was sent
@@ -41,13 +46,16 @@ type mtuSearch struct {
 	raise     time.Time // when to begin again with the largest; zero: never
 }
 
-func (m *mtuSearch) size() int { return max(m.known, baseMTU) }
+func (m *mtuSearch) size() int { return max(m.known, m.base()) }
+
+// base passes always.
+func (m *mtuSearch) base() int { return baseMTU - m.less }
 
 // done says that there is nothing larger to try for now.
-func (m *mtuSearch) done() bool { return rung(m.at) <= m.size() }
+func (m *mtuSearch) done() bool { return m.rung(m.at) <= m.size() }
 
 // test is the size to test: the next larger one, or that in use.
-func (m *mtuSearch) test() int { return max(rung(m.at), m.size()) }
+func (m *mtuSearch) test() int { return max(m.rung(m.at), m.size()) }
 
 // due is when a padded ping is to be sent; ok is false when none is. Sending says
 // that the size in use matters, suspect that it may be what is wrong.
@@ -96,7 +104,7 @@ func (m *mtuSearch) failed(size int, at, now time.Time) {
 	again := mtuRaise
 	if m.done() { // the size in use: a black hole
 		m.known, m.at, again = 0, 0, mtuAgain
-		for rung(m.at) >= size && rung(m.at) > baseMTU {
+		for m.rung(m.at) >= size && m.rung(m.at) > m.base() {
 			m.at++
 		}
 	} else {
@@ -108,7 +116,7 @@ func (m *mtuSearch) failed(size int, at, now time.Time) {
 // raiseAt sets when to begin again with the largest, if that is not in use.
 func (m *mtuSearch) raiseAt(at time.Time) {
 	m.raise = at
-	if m.size() == rung(0) {
+	if m.size() == m.rung(0) {
 		m.raise = time.Time{}
 	}
 }

@@ -91,6 +91,8 @@ func (t *Table) dueUp(c *candidate, now time.Time) time.Time {
 func (c *candidate) dueUnverified() time.Time {
 	wait := unverified
 	switch {
+	case c.held:
+		return c.pinged.Add(heldPause(c.burst))
 	case c.burst < burstSize:
 		wait = time.Duration(c.burst) * quick
 	case c.poked:

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"meshd/peer/way"
 )
 
 const (
@@ -47,6 +49,8 @@ type Table struct {
 	wanted     bool
 	alarmed    bool      // the active path is failing, and the others were roused
 	switched   time.Time // when the active path last changed
+	class      way.Class // of the last active path
+	worse      time.Time // when it last changed to one of a worse class
 	sent       time.Time // when data was last sent
 	used       time.Time // when a frame last went or came
 	pings      []Ping    // what Tick returns; reused
@@ -202,7 +206,7 @@ func (t *Table) SentControl(now time.Time) {
 func (t *Table) LocalChange(now time.Time) {
 	for _, c := range t.candidates {
 		c.up = c == t.active
-		c.rtt.samples, c.mtu = min(c.rtt.samples, 1), mtuSearch{}
+		c.rtt.samples, c.mtu = min(c.rtt.samples, 1), c.newSearch()
 		c.pings = c.pings[:0]
 		c.rest()
 		c.rouse()
@@ -281,7 +285,7 @@ func (t *Table) add(addr netip.AddrPort, now time.Time) *candidate {
 	if len(t.candidates) >= maxTracked && !t.evict() {
 		return nil
 	}
-	c := &candidate{addr: unmap(addr)}
+	c := newCandidate(unmap(addr))
 	t.candidates = append(t.candidates, c)
 	return c
 }
@@ -291,7 +295,7 @@ func (t *Table) add(addr netip.AddrPort, now time.Time) *candidate {
 func (t *Table) evict() bool {
 	oldest := -1
 	for i, c := range t.candidates {
-		if c.up || c.listed || c.learnt.IsZero() {
+		if c.up || c.listed || c.held || c.learnt.IsZero() {
 			continue
 		}
 		if oldest < 0 || c.learnt.Before(t.candidates[oldest].learnt) {

@@ -1,0 +1,96 @@
+package path
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"meshd/peer/way"
+)
+
+// Ways that this node holds open: circuits through relays, streams. Who carries
+// them has agreed to it, so that they have no budget, and may be used before the
+// remote has answered a probe when there is nothing else.
+
+// heldBurst is how many quick pings a way gets that has not answered.
+const heldBurst = 5
+
+func newCandidate(addr netip.AddrPort) *candidate {
+	c := &candidate{addr: addr, class: way.ClassOf(addr)}
+	c.mtu = c.newSearch()
+	return c
+}
+
+// newSearch is a search for the MTU that has not begun.
+func (c *candidate) newSearch() mtuSearch {
+	if c.class == way.Relayed {
+		return mtuSearch{less: relayedLess}
+	}
+	return mtuSearch{}
+}
+
+// Hold adds a way that this node holds open. It stays until Release.
+func (t *Table) Hold(addr netip.AddrPort, now time.Time) {
+	c := t.add(addr, now)
+	if c == nil || c.held {
+		return
+	}
+	c.held = true
+	c.rouse()
+	t.judge(now)
+}
+
+// Release forgets a way that has ended.
+func (t *Table) Release(addr netip.AddrPort, now time.Time) {
+	c := t.find(addr)
+	if c == nil || !c.held {
+		return
+	}
+	t.drop(c)
+	t.candidates = slices.DeleteFunc(t.candidates, func(o *candidate) bool { return o == c })
+	t.judge(now)
+}
+
+// AppendUp appends the addresses that are up, the active one first.
+func (t *Table) AppendUp(list []netip.AddrPort) []netip.AddrPort {
+	if t.active != nil {
+		list = append(list, t.active.addr)
+	}
+	for _, c := range t.candidates {
+		if c.up && c != t.active {
+			list = append(list, c.addr)
+		}
+	}
+	return list
+}
+
+// assumed is a way to use although nothing has come back over it yet, nil if
+// there is none.
+func (t *Table) assumed() (best *candidate) {
+	for _, c := range t.candidates {
+		if c.held && !c.tried() && c.lostPongs < lostForDeath && (best == nil || c.class < best.class) {
+			best = c
+		}
+	}
+	return best
+}
+
+// tried says that something has come back over the path, ever. What is active
+// without it yields to the first that answers.
+func (c *candidate) tried() bool { return !c.heard.IsZero() }
+
+// before says that a path is the better one: of a better class, or faster.
+func (c *candidate) before(o *candidate) bool {
+	if c.class != o.class {
+		return c.class < o.class
+	}
+	return c.rtt.smoothed < o.rtt.smoothed
+}
+
+// heldPause is the pause before the next ping to a way that has not answered n.
+func heldPause(n int) time.Duration {
+	if n < heldBurst {
+		return quick
+	}
+	return slow
+}

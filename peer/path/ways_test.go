@@ -1,0 +1,131 @@
+package path
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"meshd/peer/way"
+)
+
+// drive lets a table live, one quick ping at a time, and answers pings to the
+// addresses in rtts.
+func drive(table *Table, from time.Time, d time.Duration, rtts map[string]time.Duration) time.Time {
+	end := from.Add(d)
+	for now := from; ; {
+		pings, wake := table.Tick(now)
+		for _, p := range pings {
+			if rtt, ok := rtts[p.Addr.String()]; ok {
+				table.Pong(p.Addr, p.Transaction, now.Add(rtt))
+			}
+		}
+		if wake.IsZero() || wake.After(end) {
+			return end
+		}
+		now = wake
+	}
+}
+
+func best(t *testing.T, table *Table) string {
+	t.Helper()
+	a, ok := table.Best()
+	if !ok {
+		return ""
+	}
+	return a.String()
+}
+
+// A way that is held open is used at once when there is nothing better, and
+// yields to what answers, the better class first.
+func TestWays(t *testing.T) {
+	relay1, relay2 := way.Virtual(way.Relayed, 1), way.Virtual(way.Relayed, 2)
+	tcp := way.Virtual(way.TCP, 1)
+	table, now := wanted(), begin()
+	table.Hold(tcp, now)
+	if got := best(t, table); got != tcp.String() {
+		t.Fatalf("best is %q before anything has answered", got)
+	}
+	table.Hold(relay1, now)
+	table.Hold(relay2, now)
+	if n := table.MTU(); n != baseMTU {
+		t.Errorf("MTU %d over TCP", n)
+	}
+	now = drive(table, now, 2*time.Second, map[string]time.Duration{relay2.String(): 30 * time.Millisecond})
+	if got := best(t, table); got != relay2.String() {
+		t.Fatalf("best is %q, and relay 2 alone has answered", got)
+	}
+	if got := table.MTU(); got <= baseMTU-relayedLess {
+		t.Errorf("MTU %d over a relay that lets everything pass", got)
+	}
+	table.SetCandidates(endpoints(b1), now)
+	// A direct path wins, although it is slower.
+	now = drive(table, now, 2*time.Second, map[string]time.Duration{
+		relay2.String(): 30 * time.Millisecond, b1: 80 * time.Millisecond,
+	})
+	if got := best(t, table); got != b1 {
+		t.Fatalf("best is %q, and there is a direct path", got)
+	}
+	// It dies: the relay takes over, and the direct path gets a second chance.
+	now = drive(table, now, 40*time.Second, map[string]time.Duration{relay2.String(): 30 * time.Millisecond})
+	if got := best(t, table); got != relay2.String() {
+		t.Fatalf("best is %q, and the direct path is dead", got)
+	}
+	table.Release(relay2, now)
+	if got := best(t, table); got == relay2.String() {
+		t.Fatal("a way is used that has ended")
+	}
+	if n := len(table.AppendUp(nil)); n > 1 {
+		t.Errorf("%d paths up", n)
+	}
+}
+
+// The smallest packet that is taken for granted leaves room for three relays.
+func TestRelayedBase(t *testing.T) {
+	table := wanted()
+	relay := way.Virtual(way.Relayed, 1)
+	table.Hold(relay, begin())
+	if got := table.MTU(); got != baseMTU-24 {
+		t.Errorf("MTU %d over a relay of which nothing is known", got)
+	}
+	table.Release(relay, begin())
+	if len(table.candidates) != 0 {
+		t.Error("a way that has ended is remembered")
+	}
+}
+
+// A direct path that comes and goes is not returned to at once.
+func TestClassHysteresis(t *testing.T) {
+	relay := way.Virtual(way.Relayed, 1)
+	table, now := wanted(), begin()
+	table.Hold(relay, now)
+	table.SetCandidates(endpoints(b1), now)
+	both := map[string]time.Duration{relay.String(): 30 * time.Millisecond, b1: 5 * time.Millisecond}
+	now = drive(table, now, 3*time.Second, both)
+	if got := best(t, table); got != b1 {
+		t.Fatalf("best is %q", got)
+	}
+	died := now
+	for best(t, table) == b1 {
+		if now.Sub(died) > 40*time.Second {
+			t.Fatal("a dead path is kept")
+		}
+		now = drive(table, now, 50*time.Millisecond, map[string]time.Duration{relay.String(): 30 * time.Millisecond})
+	}
+	left := now
+	for best(t, table) != b1 {
+		if now.Sub(left) > 60*time.Second {
+			t.Fatal("a direct path that is back is not returned to")
+		}
+		now = drive(table, now, 50*time.Millisecond, both)
+	}
+	if now.Sub(left) < betweenMoves-100*time.Millisecond {
+		t.Errorf("back after %v", now.Sub(left))
+	}
+}
+
+func endpoints(addrs ...string) (all []netip.AddrPort) {
+	for _, a := range addrs {
+		all = append(all, addr(a))
+	}
+	return all
+}
