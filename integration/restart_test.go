@@ -64,6 +64,13 @@ func TestDownAfterKill(t *testing.T) {
 	host := w.net.Host("laptop", lab.HostConfig{})
 	before := w.settings(host)
 	n := w.join(host, w.invite(home))
+	for _, family := range []string{"-4", "-6"} { // the underlay goes around the mesh
+		out, err := host.Command(w.within(10*time.Second), "ip", family, "rule").CombinedOutput()
+		w.must(err)
+		if strings.Count(string(out), "fwmark") != 3 {
+			t.Errorf("ip %s rule: %s", family, out)
+		}
+	}
 	w.must(n.Kill())
 	if !w.hasTAP(host) {
 		t.Error("the TAP has gone with its node: nothing above it can survive a restart")

@@ -77,6 +77,7 @@ func (n *Node) pause() time.Duration {
 // hostChanged acts on new addresses, routes or links of this host.
 func (n *Node) hostChanged() {
 	n.state.schedule.gather = time.Time{}
+	n.state.segment.hostChanged(n)
 	n.engine.LocalChange()
 }
 
@@ -257,6 +258,7 @@ func (n *Node) reconcileSegment() {
 			return
 		}
 		s.addresses = own
+		s.hostChanged(n)
 	}
 	if d := n.state.dir.Member(n.self); d != nil && d.Certificate.Roles.String() != s.roles {
 		s.roles = d.Certificate.Roles.String()

@@ -7,23 +7,27 @@ import (
 	"slices"
 
 	"meshd/l2"
+	"meshd/mesh/underlay"
 	"meshd/nat-traversal"
 	"meshd/peer/udp"
 )
 
 // machine is the Host that a node runs on outside tests.
-type machine struct{}
+type machine struct {
+	mark uint32 // of its sockets; 0: none
+}
 
 // Listen implements Host.
-func (machine) Listen(at netip.AddrPort) ([]udp.Conn, error) {
+func (m machine) Listen(at netip.AddrPort) ([]udp.Conn, error) {
+	opts := udp.Options{Mark: m.mark}
 	if a := at.Addr(); a.IsValid() && !a.IsUnspecified() {
-		c, err := udp.Listen(at, udp.Options{})
+		c, err := udp.Listen(at, opts)
 		if err != nil {
 			return nil, err
 		}
 		return []udp.Conn{c}, nil
 	}
-	v4, v6, err := udp.ListenPort(at.Port(), udp.Options{})
+	v4, v6, err := udp.ListenPort(at.Port(), opts)
 	if err != nil {
 		return nil, err
 	}
@@ -38,6 +42,9 @@ func (machine) Listen(at netip.AddrPort) ([]udp.Conn, error) {
 
 // OpenSegment implements Host.
 func (machine) OpenSegment(cfg l2.TAPConfig) (l2.Device, error) { return l2.OpenTAP(cfg) }
+
+// GoAround has marked packets routed around the TAP.
+func (machine) GoAround(tap string) (detour, error) { return underlay.Open(tap) }
 
 // CheckSegment says what would keep OpenSegment from working.
 func (machine) CheckSegment(cfg l2.TAPConfig) error { return l2.CheckTAP(cfg) }

@@ -131,6 +131,8 @@ type segment struct {
 	sw     *l2.Switch
 	names  *names.Server
 	mac    l2.MAC
+	around detour // nil: none
+	inside error  // why there is none although there should be
 
 	roles     string                  // ours, as last told to the switch
 	addresses []netip.Prefix          // as last set

@@ -17,6 +17,7 @@ import (
 	"meshd/mesh/directory"
 	"meshd/mesh/gossip"
 	"meshd/mesh/join"
+	"meshd/mesh/underlay"
 	"meshd/nat-traversal"
 	"meshd/peer"
 )
@@ -141,9 +142,6 @@ func (n *Node) newEngine() (*peer.Engine, error) {
 }
 
 func withDefaults(cfg *Config) {
-	if cfg.Host == nil {
-		cfg.Host = machine{}
-	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -152,6 +150,13 @@ func withDefaults(cfg *Config) {
 	}
 	if cfg.Name == "" {
 		cfg.Name = "node"
+	}
+	switch {
+	case cfg.Host != nil:
+	case cfg.NoTAP:
+		cfg.Host = machine{}
+	default:
+		cfg.Host = machine{mark: underlay.Mark(cfg.TAP)}
 	}
 }
 

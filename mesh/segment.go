@@ -23,6 +23,13 @@ type hostSide interface {
 	Remove() error
 }
 
+// detour keeps marked packets out of the TAP (package underlay).
+type detour interface {
+	// Sync takes account of routes that have changed.
+	Sync() error
+	Close() error
+}
+
 // openSegment makes the host's side of the segment: TAP, switch and names.
 func (n *Node) openSegment(prefixes []netip.Prefix, mtu int) (*segment, error) {
 	id := n.self
@@ -37,6 +44,7 @@ func (n *Node) openSegment(prefixes []netip.Prefix, mtu int) (*segment, error) {
 			return nil, err
 		}
 		s.device = device
+		s.goAround(n)
 	}
 	if err := s.setAddresses(ownAddresses(id, prefixes)); err != nil {
 		return nil, errors.Join(err, s.close(false))
@@ -51,6 +59,31 @@ func (n *Node) openSegment(prefixes []netip.Prefix, mtu int) (*segment, error) {
 	}
 	s.names = server
 	return s, nil
+}
+
+// goAround has the underlay's packets routed around the TAP, on a host that can do
+// so. A node without the right for it runs all the same.
+func (s *segment) goAround(n *Node) {
+	host, ok := n.cfg.Host.(interface {
+		GoAround(tap string) (detour, error)
+	})
+	if !ok {
+		return
+	}
+	if s.around, s.inside = host.GoAround(n.cfg.TAP); s.inside != nil {
+		s.around = nil
+		n.log.Info("routes are not kept apart", "err", s.inside)
+	}
+}
+
+// hostChanged takes account of routes that have changed.
+func (s *segment) hostChanged(n *Node) {
+	if s == nil || s.around == nil {
+		return
+	}
+	if err := s.around.Sync(); err != nil {
+		n.log.Warn("keep routes apart", "err", err)
+	}
 }
 
 // run serves the segment until ctx ends.
@@ -95,6 +128,9 @@ func (s *segment) setAddresses(addrs []netip.Prefix) error {
 // The name server has closed itself when run ended.
 func (s *segment) close(keep bool) error {
 	var errs []error
+	if s.around != nil {
+		errs = append(errs, s.around.Close())
+	}
 	host, ok := s.device.(hostSide)
 	switch {
 	case s.device == nil:

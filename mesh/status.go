@@ -167,6 +167,13 @@ func (n *Node) health() []api.Health {
 			}
 		}
 	}
+	if s := n.state.segment; s != nil && s.inside != nil {
+		list = append(list, api.Health{
+			Code: "underlay-unmarked", Severity: api.SeverityWarning,
+			Text:   "packets that carry the mesh are not routed around it: " + s.inside.Error(),
+			Remedy: "grant CAP_NET_ADMIN; without it, let no route into the mesh cover the internet or this host's own network",
+		})
+	}
 	if n.state.dir != nil {
 		list = append(list, certificateHealth(n.state.dir.Member(n.self))...)
 	}

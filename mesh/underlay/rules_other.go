@@ -1,0 +1,18 @@
+//go:build !linux
+
+package underlay
+
+// Rules are the routing rules of a node.
+type Rules struct{}
+
+// Open does nothing on this system.
+func Open(string) (*Rules, error) { return &Rules{}, nil }
+
+// Sync does nothing on this system.
+func (*Rules) Sync() error { return nil }
+
+// Close does nothing on this system.
+func (*Rules) Close() error { return nil }
+
+// Remove does nothing on this system.
+func Remove(string) error { return nil }
