@@ -37,6 +37,7 @@ type Config struct {
 	MTU        int            // of the segment, when founding; 0: the default
 	Prefixes   []netip.Prefix // of the segment, when founding; none: a ULA
 	STUN       []string       // HOST:PORT of STUN servers besides members
+	NoPortmap  bool           // do not ask routers for a port
 	DNS        netip.AddrPort // where NAME.mesh.internal is answered; zero: the default
 	NoDNS      bool           // do not answer names
 	Logger     *slog.Logger

@@ -79,6 +79,9 @@ func (n *Node) hostChanged() {
 	n.state.schedule.gather = time.Time{}
 	n.state.segment.hostChanged(n)
 	n.engine.LocalChange()
+	if n.mapper != nil {
+		n.mapper.Poke()
+	}
 }
 
 // reconcile compares what should be with what is, and acts on the difference.

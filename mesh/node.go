@@ -18,6 +18,7 @@ import (
 	"meshd/mesh/join"
 	"meshd/mesh/names"
 	"meshd/nat-traversal"
+	"meshd/nat-traversal/portmap"
 	"meshd/peer"
 	"meshd/peer/hello"
 	"meshd/peer/udp"
@@ -67,6 +68,7 @@ type Node struct {
 	pings   pinger
 	eventMu sync.Mutex       // events are told one at a time
 	stun    []netip.AddrPort // of --stun, resolved
+	mapper  *portmap.Mapper  // nil: routers are not asked
 	stop    context.CancelCauseFunc
 
 	state state // owned by the control goroutine

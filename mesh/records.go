@@ -240,7 +240,7 @@ func (n *Node) gather(now time.Time) {
 }
 
 // candidates are all the ways to reach this node, best first: advertised by
-// the operator, of the host, as others see us.
+// the operator, opened at a router, of the host, as others see us.
 func (n *Node) candidates(now time.Time) []traversal.Candidate {
 	s := &n.state
 	var list []traversal.Candidate
@@ -251,6 +251,9 @@ func (n *Node) candidates(now time.Time) []traversal.Candidate {
 	}
 	for _, a := range s.self.advertised {
 		add(traversal.Candidate{Addr: a, Kind: traversal.Advertised})
+	}
+	for _, c := range n.mapped() {
+		add(c)
 	}
 	for _, c := range s.self.gathered {
 		add(c)

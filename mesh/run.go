@@ -41,6 +41,7 @@ func Run(ctx context.Context, cfg Config) error {
 	stopEngine, engineDone := background(func(ctx context.Context) error { return n.vital(n.engine.Run(ctx)) })
 	group, inner := errgroup.WithContext(ctx)
 	group.Go(func() error { return n.control(inner) })
+	group.Go(func() error { return n.mapPorts(inner) })
 	group.Go(func() error { return n.live(inner, group) })
 	err = group.Wait()
 	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, errEnding)) {
@@ -48,6 +49,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	n.failed = err != nil && !n.ready.Load()
 	n.goodbye()
+	n.unmapPorts()
 	err = errors.Join(err, n.closeSegment())
 	stopEngine()
 	err = errors.Join(err, <-engineDone, n.closeState())
@@ -119,6 +121,7 @@ func prepare(cfg Config) (*Node, error) {
 		}
 		return nil, errors.Join(err, n.closeState())
 	}
+	n.mapper = n.newMapper()
 	return n, nil
 }
 
@@ -313,7 +316,7 @@ func (n *Node) closeSegment() error {
 	if s == nil {
 		return nil
 	}
-	keep := n.cfg.KeepTAP != nil && n.cfg.KeepTAP()
+	keep := n.keepsTAP()
 	if err := s.close(keep); err != nil || keep {
 		return err
 	}

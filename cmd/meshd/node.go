@@ -36,6 +36,7 @@ type nodeConfig struct {
 	Resume               bool
 	Listen               netip.AddrPort
 	Advertise, STUN      []string
+	NoPortmap            bool
 	TAP                  string
 	NoTAP                bool
 	MTU                  int
@@ -60,7 +61,8 @@ func (realNode) Run(ctx context.Context, c nodeConfig) error {
 	return mesh.Run(ctx, mesh.Config{
 		StateDir: c.StateDir, SocketPath: c.SocketPath, Version: version(), Name: c.Name, Join: c.Join, Resume: c.Resume,
 		Listen: c.Listen, Advertise: c.Advertise, TAP: c.TAP, NoTAP: c.NoTAP, MTU: c.MTU, Prefixes: c.Prefixes, STUN: c.STUN,
-		Logger: c.Logger, KeepTAP: c.KeepTAP,
+		NoPortmap: c.NoPortmap,
+		Logger:    c.Logger, KeepTAP: c.KeepTAP,
 		Progress: func(e mesh.Event) { c.Progress(progress{kind: e.Kind, text: e.Text, words: e.Words}) },
 	})
 }

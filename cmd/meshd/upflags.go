@@ -71,7 +71,7 @@ func (f *upFlags) config(in upInput) (nodeConfig, error) {
 			return c, err
 		}
 	}
-	c.Advertise, c.STUN = f.advertise, f.stun
+	c.Advertise, c.STUN, c.NoPortmap = f.advertise, f.stun, f.noPortmap
 	if err := f.checkSegment(); err != nil {
 		return c, err
 	}

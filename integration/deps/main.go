@@ -21,7 +21,11 @@ var programs = []struct{ program, pkg string }{
 	{"gcc", "gcc"}, // the race detector needs cgo
 	{"dbus-daemon", "dbus"},
 	{"systemd-analyze", "systemd"},
-	{"valgrind", "valgrind"}, // the budget of instructions
+	{"valgrind", "valgrind"},            // the budget of instructions
+	{"nft", "nftables"},                 // the routers of the traversal tests
+	{"miniupnpd", "miniupnpd-nftables"}, // PCP, NAT-PMP, UPnP
+	{"tayga", "tayga"},                  // NAT64
+	{"unbound", "unbound"},              // DNS64
 }
 
 func main() {

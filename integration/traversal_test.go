@@ -1,0 +1,171 @@
+//go:build linux
+
+package integration
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"meshd/integration/lab"
+)
+
+// router is a miniupnpd on a site's router.
+type router struct {
+	w    *world
+	site *lab.Site
+	conf string
+	cmd  *exec.Cmd
+}
+
+// miniupnpd starts the daemon that most home routers run, with these settings beside the usual ones. The lab's firewall
+// lets in what it opens.
+func (w *world) miniupnpd(site *lab.Site, settings ...string) *router {
+	w.Helper()
+	w.nft(site, `
+add chain inet lab miniupnpd
+add chain inet lab upnp_prerouting
+add chain inet lab upnp_postrouting
+add chain inet lab upnp_nat { type nat hook prerouting priority -100; }
+add chain inet lab upnp_snat { type nat hook postrouting priority 99; }
+add rule inet lab upnp_nat jump upnp_prerouting
+add rule inet lab upnp_snat jump upnp_postrouting
+insert rule inet lab filter2_1000 jump miniupnpd
+`)
+	r := &router{w: w, site: site, conf: filepath.Join(w.TempDir(), "miniupnpd.conf")}
+	config := append([]string{
+		"ext_ifname=wan0", "ext_ifname6=wan0", "listening_ip=lan0", "http_port=0", "secure_mode=yes",
+		"enable_upnp=yes", "ipv6_disable=no", "system_uptime=no", "notify_interval=60",
+		"upnp_table_name=lab", "upnp_nat_table_name=lab", "upnp_forward_chain=miniupnpd",
+		"upnp_nat_chain=upnp_prerouting", "upnp_nat_postrouting_chain=upnp_postrouting",
+		"uuid=fc4ec57e-b051-11db-88f8-0060085db3f6", "allow 1024-65535 0.0.0.0/0 1024-65535", "min_lifetime=120", "max_lifetime=86400",
+	}, settings...)
+	w.must(os.WriteFile(r.conf, []byte(strings.Join(config, "\n")+"\n"), 0o644))
+	r.start()
+	return r
+}
+
+// nft changes a router's firewall, and returns what it prints.
+func (w *world) nft(site *lab.Site, text string) string {
+	w.Helper()
+	cmd := site.Command(w.within(10*time.Second), "nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(text + "\n")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		w.Fatalf("change the firewall of %s: %v\n%s", site.Name(), err, out)
+	}
+	return string(out)
+}
+
+func (r *router) start() {
+	r.w.Helper()
+	r.cmd = r.site.Command(r.w.Context(), "miniupnpd", "-d", "-f", r.conf, "-P", filepath.Join(r.w.TempDir(), "pid"))
+	var out strings.Builder
+	r.cmd.Stdout, r.cmd.Stderr = &out, &out
+	r.w.must(r.cmd.Start())
+	r.w.Cleanup(func() {
+		r.stop()
+		if r.w.Failed() {
+			r.w.Logf("miniupnpd: %s", out.String())
+		}
+	})
+}
+
+// stop ends it, as a power cut would.
+func (r *router) stop() {
+	if r.cmd.ProcessState == nil {
+		_ = r.cmd.Process.Kill()
+		_ = r.cmd.Wait()
+	}
+}
+
+// endpoint waits until a node has an endpoint of a kind and family, and returns it.
+func (w *world) endpoint(n *lab.Node, kind string, v6 bool) (found netip.AddrPort) {
+	w.Helper()
+	w.eventually(20*time.Second, fmt.Sprintf("%s has an endpoint of kind %s", n.Host.Name(), kind), func() error {
+		list := w.endpoints(n)
+		for _, e := range list {
+			if e.Kind == kind && e.Addr.Addr().Is6() == v6 {
+				found = e.Addr
+				return nil
+			}
+		}
+		return fmt.Errorf("%v", list)
+	})
+	return found
+}
+
+type endpoint struct {
+	Addr netip.AddrPort
+	Kind string
+}
+
+func (w *world) endpoints(n *lab.Node) []endpoint {
+	w.Helper()
+	var s struct {
+		Self struct{ Endpoints []endpoint }
+	}
+	w.must(n.JSON(w.within(10*time.Second), &s, "status"))
+	return s.Self.Endpoints
+}
+
+// publicAddr is an address that miniupnpd takes for public.
+var publicAddr = netip.MustParseAddr("11.0.0.1")
+
+// TestPortMapping has a node behind a home router ask a real miniupnpd for a port, by each protocol. Who knows nothing but
+// the mapped address joins there.
+func TestPortMapping(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		settings []string
+		firewall string // of the router, against PCP
+	}{
+		{"pcp", []string{"enable_natpmp=yes"}, ""},
+		{"nat-pmp", []string{"enable_natpmp=yes", "enable_upnp=no"}, "insert rule inet lab filter1_1000 udp dport 5351 @th,64,8 2 drop"},
+		{"upnp-igd", []string{"enable_natpmp=no"}, "insert rule inet lab filter1_1000 udp dport 5351 drop"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t)
+			site := w.net.Site("home", lab.SiteConfig{NAT: lab.Home})
+			host := site.Host("nas")
+			w.must(w.lab.Ready(w.within(10 * time.Second)))
+			w.must(site.AddPublic(publicAddr))
+			w.miniupnpd(site, append(test.settings, "ext_ip="+publicAddr.String())...)
+			w.nft(site, test.firewall)
+			nas := w.found(host, "--log-level", "debug")
+			mapped := w.endpoint(nas, "mapped", false)
+			if mapped.Addr() != publicAddr {
+				t.Errorf("mapped at %v, the router is %v", mapped, publicAddr)
+			}
+			ways := []netip.AddrPort{mapped}
+			if test.name != "nat-pmp" { // which has no IPv6
+				pinhole := w.endpoint(nas, "mapped", true)
+				if !slices.Contains(host.Addrs(), pinhole.Addr()) {
+					t.Errorf("a pinhole for %v, the host has %v", pinhole, host.Addrs())
+				}
+				ways = append(ways, pinhole)
+			}
+			if text := "protocol=" + test.name; !strings.Contains(nas.Output(), text) {
+				t.Errorf("the node does not say %q", text)
+			}
+			for _, at := range ways {
+				name := "stranger4"
+				if at.Addr().Is6() {
+					name = "stranger6"
+				}
+				stranger := w.net.Host(name, lab.HostConfig{V4: at.Addr().Is4(), V6: at.Addr().Is6()})
+				w.joinByApprovalAt(stranger, nas, at.String())
+			}
+			w.must(nas.Interrupt())
+			if rules := w.nft(site, "list table inet lab"); strings.Contains(rules, "51830") {
+				t.Errorf("after the end the router still has\n%s", rules)
+			}
+		})
+	}
+}
