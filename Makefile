@@ -41,8 +41,10 @@ integration:
 fuzz:
 	$(GO) run ./integration/fuzz -time $(FUZZ)
 
-# The same with long durations and many repeats.
+# The same with long durations and many repeats, after an hour of traffic at full rate.
+SOAK ?= 1h
 soak:
+	$(GO) run ./bench -soak $(SOAK)
 	$(GO) test -count=20 -timeout 3h -v ./integration
 	MESHD_CROWD=50 $(GO) test -count=1 -timeout 1h -run TestCrowd -v ./mesh
 	$(GO) test -count=1 -timeout 3h ./peer/wireguard -link.hours 24

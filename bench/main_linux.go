@@ -32,6 +32,7 @@ type config struct {
 	out      string
 	plots    string
 	redraw   string
+	soak     time.Duration
 	repeats  int
 	budget   time.Duration
 	paths    map[string]string
@@ -61,6 +62,7 @@ func parse(args []string) (*config, error) {
 	f.StringVar(&c.out, "out", "bench/results", "folder for result.json, tables.md and the plots")
 	f.StringVar(&c.plots, "plots", "", "folder for the plots (default: that of -out)")
 	f.StringVar(&c.redraw, "redraw", "", "measure nothing: make tables and plots of this JSON")
+	f.DurationVar(&c.soak, "soak", 0, "compare nothing: run TCP at full rate and numbered datagrams through meshd for so long, and look for what goes wrong")
 	f.IntVar(&c.repeats, "repeats", 2, "how often a sample is repeated, at most, when other programs disturb it")
 	f.DurationVar(&c.budget, "repeat-budget", 2*time.Minute, "how long all repeats may take together")
 	for _, program := range []string{"meshd", "zerotier-one", "nebula", "easytier-core"} {
@@ -106,6 +108,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("it makes network namespaces and TAPs: run it as root")
+	}
+	if c.soak > 0 {
+		return runSoak(ctx, c, out)
 	}
 	result, err := bench(ctx, c)
 	if err != nil {

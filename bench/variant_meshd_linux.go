@@ -18,6 +18,7 @@ const fittedMTU = 1400
 type meshd struct {
 	mtu    int // of the segment; 0 for the default, 1500
 	binary string
+	nodes  [2]*lab.Node // of the last Start
 }
 
 func (m *meshd) Name() string {
@@ -45,7 +46,7 @@ func (m *meshd) Find(ctx context.Context, t *Tools) (err error) {
 
 // Start founds a network on one host and joins it from the other.
 func (m *meshd) Start(ctx context.Context, p *Pair) (*Tunnel, error) {
-	var nodes [2]*lab.Node
+	nodes := &m.nodes
 	for i, h := range p.Hosts {
 		nodes[i] = lab.NewNode(h, m.binary, p.File(h, "state"))
 	}

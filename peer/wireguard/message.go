@@ -11,8 +11,6 @@ import (
 const (
 	RekeyAfterMessages  = 1 << 60
 	RejectAfterMessages = 1<<64 - 1<<13 - 1
-	RekeyAfterTime      = 120 * time.Second
-	RejectAfterTime     = 180 * time.Second
 	RekeyAttemptTime    = 90 * time.Second
 	RekeyTimeout        = 5 * time.Second
 	KeepaliveTimeout    = 10 * time.Second

@@ -1,0 +1,418 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"meshd/bench/report"
+	"meshd/integration/lab"
+	"meshd/mesh/api"
+)
+
+const (
+	// soakStreams of TCP go each way, with windows so small that all of them together fit into the queues on the way (a TAP's
+	// is 1,000 frames of up to 64 KB): at full rate, and yet nothing has to be dropped.
+	soakStreams = "2"
+	soakWindow  = "256K"
+	// soakRate is that of the numbered datagrams each way, a second: far below what the tunnel takes beside TCP.
+	soakRate = 1000
+	// soakSettle is what memory may grow by in the second half, besides a tenth.
+	soakSettle = 4.0 // MiB
+	// soakUnreported is how many segments TCP may have sent again for nothing without being told so: when a connection ends.
+	soakUnreported = 20
+)
+
+// soakSizes are those of the numbered datagrams, in turn: small ones, and one that crosses in two pieces.
+var soakSizes = []int{64, 200, 64, 1000, 64, 1472}
+
+// soakWay is one direction of the numbered datagrams in a soak.
+type soakWay struct {
+	From string `json:"from"`
+	Sent int64  `json:"sent"`
+	arrivals
+}
+
+// lost is how many did not arrive.
+func (w *soakWay) lost() int64 { return w.Sent - w.Arrived }
+
+// soakNode is what was seen of one node.
+type soakNode struct {
+	Rekeys     int       `json:"rekeys"`
+	MemoryMB   []float64 `json:"memory_mib"` // at even intervals
+	Files      []int     `json:"files"`      // open
+	Threads    []int     `json:"threads"`
+	PeakMB     float64   `json:"peak_mib"`
+	Drops      counters  `json:"queue_drops"`
+	TCP        counters  `json:"tcp"`
+	Complaints []string  `json:"complaints"` // in its log and its health
+
+	node      *lab.Node
+	handshake time.Time
+	drops     counters // before
+	tcp       counters
+}
+
+// soakResult is what a soak has found.
+type soakResult struct {
+	Machine  report.Machine `json:"machine"`
+	Seconds  float64        `json:"seconds"`
+	TCPMbits [2]float64     `json:"tcp_mbits"` // each way
+	Ways     []*soakWay     `json:"numbered"`
+	Nodes    []*soakNode    `json:"nodes"`
+	Failures []string       `json:"failures"`
+
+	numbered []*numbered
+}
+
+func (r *soakResult) fail(format string, args ...any) {
+	r.Failures = append(r.Failures, fmt.Sprintf(format, args...))
+}
+
+// soak runs TCP at full rate and numbered datagrams both ways through meshd for so long, and looks at the nodes meanwhile.
+func soak(ctx context.Context, m *meshd, d time.Duration, rekeys int) (r *soakResult, err error) {
+	began := time.Now()
+	pair, err := newPair(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, pair.Close()) }()
+	startCtx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	tunnel, err := m.Start(startCtx, pair)
+	if err != nil {
+		return nil, fmt.Errorf("start: %w", err)
+	}
+	meter := &meter{pair: pair, tunnel: tunnel}
+	for _, to := range tunnel.V4 { // neighbours and the session are known from here on
+		from := pair.Hosts[0]
+		if to == tunnel.V4[0] {
+			from = pair.Hosts[1]
+		}
+		if _, err := ping(startCtx, from, to, 0); err != nil {
+			return nil, fmt.Errorf("%w\n%s", err, pair.Logs())
+		}
+	}
+	r = &soakResult{Machine: machine(ctx)}
+	for i, node := range m.nodes {
+		n := &soakNode{node: node}
+		if n.drops, err = queueDrops(pair.Hosts[i]); err != nil {
+			return nil, err
+		}
+		if n.tcp, err = tcpCounters(pair.Hosts[i]); err != nil {
+			return nil, err
+		}
+		r.Nodes = append(r.Nodes, n)
+	}
+	if err := r.load(ctx, meter, d); err != nil {
+		return nil, err
+	}
+	for i, n := range r.Nodes {
+		if err := n.finish(pair.Hosts[i]); err != nil {
+			return nil, err
+		}
+	}
+	r.Seconds = time.Since(began).Seconds()
+	r.judge(rekeys)
+	return r, ctx.Err()
+}
+
+// load is the traffic, with a look at the nodes now and then.
+func (r *soakResult) load(ctx context.Context, m *meter, d time.Duration) error {
+	hosts := m.pair.Hosts
+	if _, err := m.pair.Run(hosts[1], "iperf3", "-s"); err != nil {
+		return err
+	}
+	if err := awaitPort(ctx, hosts[1], iperfPort); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var senders, receivers sync.WaitGroup
+	for i := range hosts {
+		n, err := newNumbered(hosts[i], hosts[1-i], m.tunnel.V4[1-i], soakRate, soakSizes)
+		if err != nil {
+			return err
+		}
+		r.numbered = append(r.numbered, n)
+		receivers.Go(n.receive)
+		senders.Go(func() { n.send(ctx) })
+	}
+	flood := make(chan error, 1)
+	go func() { flood <- r.tcp(ctx, m, d) }()
+	look := time.NewTicker(max(500*time.Millisecond, d/720))
+	defer look.Stop()
+	var err error
+	for running := true; running; {
+		select {
+		case err = <-flood:
+			running = false
+		case <-look.C:
+			for _, n := range r.Nodes {
+				n.look(ctx)
+			}
+		}
+	}
+	cancel()
+	senders.Wait()
+	time.Sleep(udpLinger) // what is under way arrives; what does not counts as lost
+	for i, n := range r.numbered {
+		r.Ways = append(r.Ways, &soakWay{From: hosts[i].Name(), Sent: n.sent.Load(), arrivals: n.result()})
+		n.close()
+	}
+	receivers.Wait()
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, m.pair.Logs())
+	}
+	return nil
+}
+
+// tcp runs iperf3 both ways.
+func (r *soakResult) tcp(ctx context.Context, m *meter, d time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, d+time.Minute)
+	defer cancel()
+	cmd := m.pair.Hosts[0].Command(ctx, "iperf3", "-J", "-i", "0", "-c", m.tunnel.V4[1].String(), "-t", strconv.Itoa(int(d.Seconds())),
+		"--bidir", "-P", soakStreams, "-w", soakWindow, "-C", "cubic", "--connect-timeout", "3000")
+	out, err := cmd.Output()
+	var doc struct {
+		Error string `json:"error"`
+		End   struct {
+			There struct {
+				Bits float64 `json:"bits_per_second"`
+			} `json:"sum_received"`
+			Back struct {
+				Bits float64 `json:"bits_per_second"`
+			} `json:"sum_received_bidir_reverse"`
+		} `json:"end"`
+	}
+	if jsonErr := json.Unmarshal(out, &doc); jsonErr != nil {
+		return fmt.Errorf("iperf3: %w", errors.Join(err, jsonErr))
+	}
+	if doc.Error != "" {
+		return errors.New("iperf3: " + doc.Error)
+	}
+	r.TCPMbits = [2]float64{doc.End.There.Bits / 1e6, doc.End.Back.Bits / 1e6}
+	return nil
+}
+
+// look takes a sample of a node.
+func (n *soakNode) look(ctx context.Context) {
+	pid := strconv.Itoa(n.node.PID())
+	if status, err := os.ReadFile("/proc/" + pid + "/status"); err != nil {
+		n.complain("it has ended")
+		return
+	} else if kB, ok := parseField(string(status), "VmRSS:"); ok {
+		n.MemoryMB = append(n.MemoryMB, float64(kB)/1024)
+		if threads, ok := parseField(string(status), "Threads:"); ok {
+			n.Threads = append(n.Threads, threads)
+		}
+	}
+	if files, err := os.ReadDir("/proc/" + pid + "/fd"); err == nil {
+		n.Files = append(n.Files, len(files))
+	}
+	var status api.Status
+	if err := n.node.JSON(ctx, &status, "status"); err != nil {
+		if ctx.Err() == nil {
+			n.complain(err.Error())
+		}
+		return
+	}
+	for _, h := range status.Health {
+		n.complain("health: " + h.Code + ": " + h.Text)
+	}
+	for _, p := range status.Peers {
+		if p.Name == status.Self.Name {
+			continue
+		}
+		if p.State != api.StateDirect {
+			n.complain("state of the other: " + string(p.State))
+		}
+		if p.LastHandshake.After(n.handshake) {
+			if !n.handshake.IsZero() {
+				n.Rekeys++
+			}
+			n.handshake = p.LastHandshake
+		}
+	}
+}
+
+// complain notes what is wrong, once.
+func (n *soakNode) complain(what string) {
+	if !slices.Contains(n.Complaints, what) {
+		n.Complaints = append(n.Complaints, what)
+	}
+}
+
+// parseField reads a number of /proc/PID/status.
+func parseField(text, name string) (int, bool) {
+	for line := range strings.Lines(text) {
+		if rest, ok := strings.CutPrefix(line, name); ok {
+			n, err := strconv.Atoi(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")))
+			return n, err == nil
+		}
+	}
+	return 0, false
+}
+
+// finish reads what a node and its host have counted.
+func (n *soakNode) finish(h *lab.Host) error {
+	drops, err := queueDrops(h)
+	if err != nil {
+		return err
+	}
+	tcp, err := tcpCounters(h)
+	if err != nil {
+		return err
+	}
+	n.Drops, n.TCP = drops.since(n.drops), counters{}
+	all := tcp.since(n.tcp)
+	for _, name := range []string{"Tcp: OutSegs", "Tcp: RetransSegs", "TcpExt: TCPDSACKRecvSegs", "TcpExt: TCPLossProbes", "TcpExt: TCPTimeouts", "TcpExt: TCPOFOQueue"} {
+		n.TCP[name] = all[name]
+	}
+	if peak, err := peakMemory([]int{n.node.PID()}); err == nil {
+		n.PeakMB = float64(peak) / (1 << 20)
+	}
+	for line := range strings.Lines(n.node.Output()) {
+		if strings.Contains(line, "WARN") || strings.Contains(line, "ERROR") || strings.Contains(line, "panic") {
+			n.complain("log: " + strings.TrimSpace(line))
+		}
+	}
+	return nil
+}
+
+// judge says what must not be.
+func (r *soakResult) judge(rekeys int) {
+	var dropped int64
+	for _, n := range r.Nodes {
+		dropped += n.Drops.sum()
+	}
+	for _, w := range r.Ways {
+		if w.Sent == 0 || w.lost() > dropped {
+			r.fail("from %s: %d of %d datagrams lost, and only %d drops counted in queues", w.From, w.lost(), w.Sent, dropped)
+		}
+		if w.Twice > 0 || w.Wrong > 0 {
+			r.fail("from %s: %d datagrams arrived twice, %d not as they were sent", w.From, w.Twice, w.Wrong)
+		}
+		// The host's own network stack changes order when a process moves from one core to another.
+		if float64(w.Late) > 1e-4*float64(w.Sent) {
+			r.fail("from %s: %d of %d datagrams were overtaken", w.From, w.Late, w.Sent)
+		}
+	}
+	for i, mbits := range r.TCPMbits {
+		if mbits <= 0 {
+			r.fail("nothing was received by TCP, direction %d", i)
+		}
+	}
+	for _, n := range r.Nodes {
+		name := n.node.Host.Name()
+		// What was sent again and not reported to have been there already (RFC 2883) was lost.
+		if again := n.TCP["Tcp: RetransSegs"] - n.TCP["TcpExt: TCPDSACKRecvSegs"]; again > dropped+soakUnreported {
+			r.fail("host %s: TCP lost about %d segments, and only %d drops counted in queues", name, again, dropped)
+		}
+		if len(n.Complaints) > 0 {
+			r.fail("node %s: %s", name, strings.Join(n.Complaints, "; "))
+		}
+		if n.Rekeys < rekeys {
+			r.fail("node %s: %d rekeys seen, %d expected", name, n.Rekeys, rekeys)
+		}
+		if early, late := middle(n.MemoryMB), end(n.MemoryMB); late > 1.1*early+soakSettle {
+			r.fail("node %s: memory grew from %.1f MiB to %.1f", name, early, late)
+		}
+		for _, count := range [][]int{n.Files, n.Threads} {
+			if len(count) > 4 && slices.Max(count) > slices.Max(count[:len(count)/2])+3 {
+				r.fail("node %s: files or threads keep growing: %v", name, count)
+			}
+		}
+		if n.PeakMB <= 0 || n.PeakMB > 64 {
+			r.fail("node %s: %.1f MiB of memory", name, n.PeakMB)
+		}
+	}
+}
+
+// middle is the median of the second quarter, when caches and pools have filled.
+func middle(all []float64) float64 { return quarter(all, 1) }
+
+// end is that of the last.
+func end(all []float64) float64 { return quarter(all, 3) }
+
+func quarter(all []float64, n int) float64 {
+	part := slices.Sorted(slices.Values(all[len(all)*n/4 : len(all)*(n+1)/4]))
+	if len(part) == 0 {
+		return math.NaN()
+	}
+	return report.Quantile(part, 0.5)
+}
+
+// runSoak is `bench -soak D`.
+func runSoak(ctx context.Context, c *config, out io.Writer) error {
+	dir, err := os.MkdirTemp("", "meshd-soak-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	tools := &Tools{Dir: dir, Install: c.install, Paths: c.paths}
+	if err := errors.Join(tools.Package(ctx, "iperf3", "iperf3"), tools.Package(ctx, "iputils-ping", "ping")); err != nil {
+		return err
+	}
+	m := &meshd{}
+	if err := m.Find(ctx, tools); err != nil {
+		return err
+	}
+	const rekeyEvery = 120 * time.Second
+	log.Printf("soak: %v", c.soak)
+	r, err := soak(ctx, m, c.soak, int(c.soak/rekeyEvery)*9/10)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(c.out, 0o755); err != nil {
+		return err
+	}
+	if err := create(filepath.Join(c.out, "soak.json"), r.write); err != nil {
+		return err
+	}
+	r.print(out)
+	if len(r.Failures) > 0 {
+		return errors.New("soak: " + strings.Join(r.Failures, "; "))
+	}
+	return nil
+}
+
+func (r *soakResult) write(w io.Writer) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", " ")
+	return e.Encode(r)
+}
+
+// print sums up.
+func (r *soakResult) print(out io.Writer) {
+	fmt.Fprintf(out, "%s, %.0f s: TCP %.0f and %.0f Mbit/s at once\n", r.Machine.Revision, r.Seconds, r.TCPMbits[0], r.TCPMbits[1])
+	for _, w := range r.Ways {
+		fmt.Fprintf(out, "from %s: %d numbered datagrams, %d lost, %d twice, %d overtaken, %d changed, longest pause %.0f ms\n",
+			w.From, w.Sent, w.lost(), w.Twice, w.Late, w.Wrong, 1000*w.LongestS)
+	}
+	for _, n := range r.Nodes {
+		fmt.Fprintf(out, "node %s: %d rekeys, memory %.1f MiB, %.1f in the end, peak %.1f, %d files, %d threads; drops %v; %v\n",
+			n.node.Host.Name(), n.Rekeys, middle(n.MemoryMB), end(n.MemoryMB), n.PeakMB, last(n.Files), last(n.Threads), n.Drops, n.TCP)
+	}
+	for _, f := range r.Failures {
+		fmt.Fprintln(out, "FAILED:", f)
+	}
+}
+
+func last(all []int) int {
+	if len(all) == 0 {
+		return 0
+	}
+	return all[len(all)-1]
+}
