@@ -263,3 +263,55 @@ func TestLose(t *testing.T) {
 		t.Errorf("%d of %d arrive, want 70 %%", got, count)
 	}
 }
+
+func TestSpoof(t *testing.T) {
+	l := newLab(t)
+	n := l.Internet("isp")
+	attacker, victim := n.Host("attacker", HostConfig{}), listen(t, n.Host("victim", HostConfig{}), 4000)
+	claimed := netip.AddrPortFrom(n.Host("other", HostConfig{}).Addr4(), 5000)
+	if err := attacker.Spoof(claimed, victim.addr, []byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if text, from, err := victim.receive(5 * time.Second); err != nil || text != "hello" || from != claimed {
+		t.Errorf("received %q from %v (%v), want it from %v", text, from, err, claimed)
+	}
+}
+
+// TestRetransmissions counts none on a link that loses nothing, and some on one that does.
+func TestRetransmissions(t *testing.T) {
+	l := newLab(t)
+	n := l.Internet("isp")
+	server, client := n.Host("server", HostConfig{}), n.Host("client", HostConfig{Link: Link{Adjustable: true}})
+	echo, err := server.Echo(netip.AddrPortFrom(server.Addr4(), 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := client.Stream(t.Context(), echo.Addr(), StreamOptions{Interval: time.Millisecond, Size: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	retransmitted := func() int {
+		t.Helper()
+		for range 20 {
+			if err := s.Alive(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n, err := s.Retransmissions()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if n := retransmitted(); n != 0 {
+		t.Errorf("%d retransmissions on a good link", n)
+	}
+	if err := client.SetLink(Link{Loss: 0.1}); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); retransmitted() == 0; {
+		if time.Now().After(deadline) {
+			t.Fatal("no retransmissions on a bad link")
+		}
+	}
+}

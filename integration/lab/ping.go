@@ -33,6 +33,7 @@ type PingStats struct {
 	Outage time.Duration
 	// Trailing is how long ago the last request was sent that has an answer, seen from the last one that was sent.
 	Trailing      time.Duration
+	First         time.Duration // from the first request to the first answer; 0 when there is none
 	OutageStart   time.Time
 	MinRTT, Mean  time.Duration
 	MaxRTT        time.Duration
@@ -249,6 +250,9 @@ func summarize(sent []time.Time, rtt []time.Duration) PingStats {
 		last = sent[i]
 		if s.Received == 0 || d < s.MinRTT {
 			s.MinRTT = d
+		}
+		if at := sent[i].Add(d).Sub(sent[0]); s.Received == 0 || at < s.First {
+			s.First = at
 		}
 		s.MaxRTT = max(s.MaxRTT, d)
 		s.Received++

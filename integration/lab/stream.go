@@ -12,6 +12,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Echo answers TCP connections at an address of the host with what it receives, until the lab's end.
@@ -81,6 +83,7 @@ func (e *Echo) accept() {
 // Stream is one TCP connection that is kept in use, to see whether it survives.
 type Stream struct {
 	conn  net.Conn
+	opts  StreamOptions
 	group sync.WaitGroup
 	stop  chan struct{}
 	once  sync.Once
@@ -92,12 +95,22 @@ type Stream struct {
 	more chan struct{} // closed, and made anew, with each answer and the end
 }
 
-// streamInterval is how often a Stream sends a number.
-const streamInterval = 20 * time.Millisecond
+// StreamOptions say how much a Stream sends. The zero value is a number 50 times a second.
+type StreamOptions struct {
+	Interval time.Duration // 20 ms if 0
+	Size     int           // bytes in each block; at least 8
+}
 
 // Stream connects to an [Echo] and keeps the connection in use until Close.
-func (h *Host) Stream(ctx context.Context, to netip.AddrPort) (*Stream, error) {
+func (h *Host) Stream(ctx context.Context, to netip.AddrPort, opts ...StreamOptions) (*Stream, error) {
 	s := &Stream{stop: make(chan struct{}), more: make(chan struct{})}
+	for _, o := range opts {
+		s.opts = o
+	}
+	if s.opts.Interval == 0 {
+		s.opts.Interval = 20 * time.Millisecond
+	}
+	s.opts.Size = max(s.opts.Size, 8)
 	err := h.Do(func() (err error) {
 		// One address and no name: the dialer does not need goroutines, which would be outside.
 		s.conn, err = new(net.Dialer).DialContext(ctx, "tcp", to.String())
@@ -148,15 +161,31 @@ func (s *Stream) Alive(ctx context.Context) error {
 	}
 }
 
+// Retransmissions is how many segments this side has sent again so far.
+func (s *Stream) Retransmissions() (int, error) {
+	raw, err := s.conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return 0, fmt.Errorf("lab: ask for retransmissions: %w", err)
+	}
+	var info *unix.TCPInfo
+	var asked error
+	err = raw.Control(func(fd uintptr) { info, asked = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) })
+	if err := errors.Join(err, asked); err != nil {
+		return 0, fmt.Errorf("lab: ask for retransmissions: %w", err)
+	}
+	return int(info.Total_retrans), nil
+}
+
 func (s *Stream) write() {
-	tick := time.NewTicker(streamInterval)
+	tick := time.NewTicker(s.opts.Interval)
 	defer tick.Stop()
+	block := make([]byte, s.opts.Size)
 	for {
 		s.mu.Lock()
 		s.sent++
-		number := binary.BigEndian.AppendUint64(nil, s.sent)
+		binary.BigEndian.PutUint64(block, s.sent)
 		s.mu.Unlock()
-		if _, err := s.conn.Write(number); err != nil {
+		if _, err := s.conn.Write(block); err != nil {
 			s.end(err)
 			return
 		}
@@ -169,13 +198,13 @@ func (s *Stream) write() {
 }
 
 func (s *Stream) read() {
-	var number [8]byte
+	block := make([]byte, s.opts.Size)
 	for want := uint64(1); ; want++ {
-		if _, err := io.ReadFull(s.conn, number[:]); err != nil {
+		if _, err := io.ReadFull(s.conn, block); err != nil {
 			s.end(err)
 			return
 		}
-		if got := binary.BigEndian.Uint64(number[:]); got != want {
+		if got := binary.BigEndian.Uint64(block); got != want {
 			s.end(fmt.Errorf("number %d came back in place of %d", got, want))
 			return
 		}
