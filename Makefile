@@ -6,7 +6,7 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 FUZZ    ?= 3s
 TARGETS := linux/amd64 linux/arm64 linux/mipsle darwin/arm64 windows/amd64 freebsd/amd64
 
-.PHONY: build demo test deps format vet unit integration fuzz soak bench budget clean
+.PHONY: build demo test deps format vet unit integration fuzz soak bench micro micro-base budget clean
 
 build:
 	$(GO) build -trimpath -o bin/meshd ./cmd/meshd
@@ -53,6 +53,20 @@ soak:
 # Compares meshd with other tunnels (docs/performance.md): BENCH="-quick", BENCH="-variants veth,meshd".
 bench:
 	$(GO) run ./bench $(BENCH)
+
+# Micro-benchmarks of switch, seal and open, cut and merge, fragments and the
+# whole way, compared with a baseline when there is one: make micro-base keeps
+# what make micro has measured last as that.
+COUNT ?= 10
+MICRO := ^Benchmark(FromDevice|Receive|SuperFrame|Cut|Merge|MergeNothing|Sum|Send|SendAndReceive|Seal|SealAndOpen|Split|Reassemble|HotPath)$$
+micro:
+	@mkdir -p bench/results
+	$(GO) test -run '^$$' -bench '$(MICRO)' -benchtime 100ms -count $(COUNT) \
+		./l2 ./l2/offload ./peer ./peer/wireguard ./peer/fragment ./bench/hotpath > bench/results/micro.txt || { cat bench/results/micro.txt; exit 1; }
+	$(TOOL) benchstat $$(test ! -e bench/results/micro-base.txt || echo base=bench/results/micro-base.txt) now=bench/results/micro.txt
+
+micro-base:
+	cp bench/results/micro.txt bench/results/micro-base.txt
 
 # Instructions per frame, which CI holds to bench/hotpath/budget.txt: write them
 # down anew after a change that is meant to cost what it costs.

@@ -102,3 +102,21 @@ func TestSplitDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+func BenchmarkSplit(b *testing.B) {
+	for name, size := range map[string]int{"1514": 1514, "9018": 9018} {
+		b.Run(name, func(b *testing.B) {
+			frame, buf := make([]byte, size), make([]byte, 0, 2048)
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			id := uint32(0)
+			for b.Loop() {
+				id++
+				count := Pieces(len(frame), 1416)
+				for i := range count {
+					buf = Append(buf[:0], id, i, count, Piece(frame, i, count))
+				}
+			}
+		})
+	}
+}
