@@ -169,3 +169,48 @@ func TestPortMapping(t *testing.T) {
 		})
 	}
 }
+
+// TestLANDiscovery starts two members of one LAN when nobody else is left: they were admitted at a member that is dead, have
+// other addresses than when they last met, and neither internet nor DNS. With IPv6, all they have may be link-local.
+func TestLANDiscovery(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		cfg  lab.SiteConfig
+		bare bool // addresses are taken away
+	}{
+		{"IPv4", lab.SiteConfig{NAT: lab.Home, V4: true}, false},
+		{"IPv6, link-local alone", lab.SiteConfig{V6: true}, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t)
+			site := w.net.Site("office", test.cfg)
+			a, b := site.Host("a"), site.Host("b")
+			home := w.found(w.net.Host("home", lab.HostConfig{}))
+			invite := w.invite(home, "--uses", "2")
+			w.must(w.lab.Ready(w.within(10 * time.Second)))
+			first, second := w.join(a, invite), w.join(b, invite)
+			w.waitPeers(home, first, second)
+			w.must(home.Kill())
+			w.must(first.Terminate())
+			w.must(second.Terminate())
+			for _, h := range []*lab.Host{a, b} {
+				if test.bare {
+					w.must(h.SetAddrs())
+				} else {
+					w.must(h.Renumber())
+				}
+			}
+			start := time.Now()
+			w.resume(first)
+			w.resume(second)
+			w.pingWhen(first, second)
+			t.Logf("together after %v", time.Since(start))
+		})
+	}
+}
+
+// pingWhen waits until one node reaches the other.
+func (w *world) pingWhen(from, to *lab.Node) {
+	w.Helper()
+	w.reached(15*time.Second, from, w.addr(to))
+}

@@ -65,8 +65,13 @@ func isTag(etherType uint16) bool {
 }
 
 // reserved reports whether dst is one of 01:80:c2:00:00:00 to 0f: spanning tree,
-// pause, LACP, LLDP. A bridge never forwards them (802.1Q 8.6.3).
+// pause, LACP, LLDP. A bridge never forwards them (802.1Q 8.6.3). Nor does this
+// one forward meshd's own discovery of members on a link (mesh/lan): whoever
+// heard of a member that way would try to reach it through the segment.
 func reserved(dst MAC) bool {
+	if dst == (MAC{0x01, 0x00, 0x5e, 0x7f, 0x33, 0x53}) || dst == (MAC{0x33, 0x33, 0x00, 0x00, 0x51, 0x83}) {
+		return true
+	}
 	return dst[0] == 0x01 && dst[1] == 0x80 && dst[2] == 0xc2 && dst[3] == 0 && dst[4] == 0 && dst[5] < 0x10
 }
 

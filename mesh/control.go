@@ -82,6 +82,10 @@ func (n *Node) hostChanged() {
 	if n.mapper != nil {
 		n.mapper.Poke()
 	}
+	select {
+	case n.linksChanged <- struct{}{}:
+	default:
+	}
 }
 
 // reconcile compares what should be with what is, and acts on the difference.

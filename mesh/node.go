@@ -69,7 +69,9 @@ type Node struct {
 	eventMu sync.Mutex       // events are told one at a time
 	stun    []netip.AddrPort // of --stun, resolved
 	mapper  *portmap.Mapper  // nil: routers are not asked
-	stop    context.CancelCauseFunc
+
+	linksChanged chan struct{} // for discovery
+	stop         context.CancelCauseFunc
 
 	state state // owned by the control goroutine
 }

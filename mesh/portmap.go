@@ -15,7 +15,10 @@ type portMapping interface {
 }
 
 // PortMapper makes what asks the routers of this machine.
-func (machine) PortMapper(cfg portmap.Config) *portmap.Mapper { return portmap.New(cfg) }
+func (m machine) PortMapper(cfg portmap.Config) *portmap.Mapper {
+	cfg.Mark = m.mark
+	return portmap.New(cfg)
+}
 
 // newMapper is nil where routers are not to be asked, or nobody could use the port.
 func (n *Node) newMapper() *portmap.Mapper {

@@ -97,13 +97,15 @@ func prepare(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{
-		cfg:     cfg,
-		log:     cfg.Logger,
-		store:   store,
-		tasks:   make(chan func(), taskQueue),
-		kick:    make(chan struct{}, 1),
-		ended:   make(chan struct{}),
-		started: time.Now(),
+		cfg:   cfg,
+		log:   cfg.Logger,
+		store: store,
+		tasks: make(chan func(), taskQueue),
+		kick:  make(chan struct{}, 1),
+
+		linksChanged: make(chan struct{}, 1),
+		ended:        make(chan struct{}),
+		started:      time.Now(),
 	}
 	n.failed = true // until it runs
 	if err := n.checkHost(); err != nil {
@@ -275,6 +277,7 @@ func (n *Node) live(ctx context.Context, group *errgroup.Group) error {
 	}
 	group.Go(func() error { return s.run(ctx, n) })
 	group.Go(func() error { return n.state.gossip.Run(ctx) })
+	group.Go(func() error { return n.discover(ctx) })
 	n.serveUAPI(ctx, group)
 	n.wake()
 	if n.founded {

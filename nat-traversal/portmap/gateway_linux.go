@@ -3,8 +3,10 @@ package portmap
 import (
 	"net"
 	"net/netip"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // defaultRoute is the way to the rest of the world for one family, as a socket
@@ -32,4 +34,15 @@ func defaultRoute(v6 bool, mark uint32) (Route, bool) {
 		gateway = gateway.WithZone(link.Name)
 	}
 	return Route{Gateway: gateway, Source: source}, true
+}
+
+// marker prepares sockets so that they go around the mesh. Who may not mark goes
+// without, as the node's other sockets do.
+func marker(mark uint32) control {
+	if mark == 0 {
+		return nil
+	}
+	return func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(mark)) })
+	}
 }

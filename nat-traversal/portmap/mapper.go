@@ -24,7 +24,6 @@ type Config struct {
 	Port    uint16   // ours, that others shall reach
 	Secret  [32]byte // makes PCP's nonces, the same after a restart
 	Mark    uint32   // of packets that go around the mesh, where the system has that
-	Control control  // prepares sockets; may be nil
 	Changed func()   // called when Mappings has changed; must not block
 	Logger  *slog.Logger
 }
@@ -128,10 +127,11 @@ func (s *slot) client(p Protocol) client {
 }
 
 func clients(cfg Config) [protocols]client {
+	mark := marker(cfg.Mark)
 	return [protocols]client{
-		PCP:    pcpClient{cfg.Control, cfg.Secret},
-		NATPMP: natpmpClient{cfg.Control},
-		UPnP:   upnpClient{cfg.Control},
+		PCP:    pcpClient{mark, cfg.Secret},
+		NATPMP: natpmpClient{mark},
+		UPnP:   upnpClient{mark},
 	}
 }
 
