@@ -37,8 +37,10 @@ func (r *Remote) advance(now time.Time) {
 		r.drain(now)
 	}
 	r.greet(wanted, now)
+	r.noteMoved()
+	seek := r.seek(wanted, now)
 	pieces := r.expirePieces(now)
-	wake = earliest(wake, pieces, r.wgWake, r.queueDeadline(), r.helloDeadline(wanted), r.idleDeadline(wanted))
+	wake = earliest(wake, pieces, r.wgWake, r.queueDeadline(), r.helloDeadline(wanted), r.idleDeadline(wanted), seek)
 	if !wake.IsZero() && wake.Before(now.Add(time.Millisecond)) {
 		wake = now.Add(time.Millisecond)
 	}
@@ -95,13 +97,15 @@ func (r *Remote) chooseRoute() {
 		return
 	}
 	mtu := r.paths.MTU()
-	if old != nil && old.addr == addr && old.mtu == mtu {
+	via := r.engine.circuits.Load().byWay[addr]
+	if old != nil && old.addr == addr && old.mtu == mtu && old.via == via {
 		return
 	}
 	payload := inner.UDPPayload(mtu, addr.Addr().Is6())
 	next := &route{
 		conn:     r.engine.connFor(addr.Addr()),
 		addr:     addr,
+		via:      via,
 		maxBody:  inner.MaxBody(payload),
 		maxPlain: inner.MaxPlaintext(payload),
 		mtu:      mtu,
@@ -206,6 +210,10 @@ func (r *Remote) report() {
 		return
 	}
 	r.up = up
+	r.everUp = r.everUp || up
+	if r.onCircuits {
+		r.engine.control.relay.dirty = true
+	}
 	c := &r.engine.control
 	c.later = append(c.later, func() { r.engine.observer.Changed(r) })
 }

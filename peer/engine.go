@@ -79,11 +79,13 @@ type Engine struct {
 	base     time.Time // stamps count from here, so that a step of the wall clock does not touch them
 	excluded atomic.Pointer[[]netip.Prefix]
 
-	keys   atomic.Pointer[map[uint32]keyEntry] // by receiver index; replaced whole
-	counts Counts
-	queued atomic.Int64 // bytes of frames that wait for sessions, of all remotes
+	keys     atomic.Pointer[map[uint32]keyEntry] // by receiver index; replaced whole
+	circuits atomic.Pointer[circuits]
+	counts   Counts
+	queued   atomic.Int64 // bytes of frames that wait for sessions, of all remotes
 
 	probeQ, handshakeQ, strangerQ chan *datagram
+	relayQ                        chan relayMessage
 
 	kick      chan struct{} // there is something in attention
 	attention struct {
@@ -109,6 +111,7 @@ type control struct {
 	meetAgain time.Time          // no meeting is due before; zero: none is
 	indexes   map[uint32]*Remote // WireGuard indexes of handshakes and keys
 	stun      *traversal.Responder
+	relay     relaying
 	loadUntil time.Time
 	later     []func() // calls to the observer, made after the lock is given back
 }
@@ -125,13 +128,14 @@ func New(cfg Config) (*Engine, error) {
 	e := &Engine{
 		identity:   cfg.Identity,
 		conns:      cfg.Conns,
-		carriers:   maps.Clone(cfg.Carriers),
+		carriers:   map[way.Class]udp.Conn{},
 		observer:   cfg.Observer,
 		log:        cfg.Logger,
 		now:        time.Now,
 		probeQ:     make(chan *datagram, probeQueue),
 		handshakeQ: make(chan *datagram, handshakeQueue),
 		strangerQ:  make(chan *datagram, strangerQueue),
+		relayQ:     make(chan relayMessage, relayQueue),
 		kick:       make(chan struct{}, 1),
 	}
 	now := e.now()
@@ -141,7 +145,10 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare hello: %w", err)
 	}
+	maps.Copy(e.carriers, cfg.Carriers)
+	e.carriers[way.Relayed] = relayConn{e}
 	e.keys.Store(&map[uint32]keyEntry{})
+	e.circuits.Store(&circuits{})
 	e.control = control{
 		local:     wireguard.NewLocal(cfg.Identity.WireGuard, now),
 		byID:      map[keys.NodeID]*Remote{},
@@ -151,6 +158,7 @@ func New(cfg Config) (*Engine, error) {
 		meetings:  map[[8]byte]*meeting{},
 		indexes:   map[uint32]*Remote{},
 		stun:      traversal.NewResponder(),
+		relay:     e.newRelaying(),
 	}
 	return e, nil
 }
@@ -163,6 +171,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		group.Go(func() error { return e.receive(ctx, conn, way.Direct) })
 	}
 	for class, conn := range e.carriers {
+		if class == way.Relayed { // what comes on circuits comes by the others
+			continue
+		}
 		conns = append(conns, conn)
 		group.Go(func() error { return e.receive(ctx, conn, class) })
 	}
@@ -204,6 +215,8 @@ func (e *Engine) loop(ctx context.Context) error {
 			e.locked(func(now time.Time) { e.handleHandshake(d, now) })
 		case d := <-e.strangerQ:
 			e.locked(func(now time.Time) { e.handleStranger(d, now) })
+		case m := <-e.relayQ:
+			e.locked(func(now time.Time) { e.handleRelay(&m, now) })
 		case <-e.kick:
 			e.locked(func(time.Time) {})
 		case <-timer.C:
@@ -251,6 +264,7 @@ func (e *Engine) locked(f func(now time.Time)) {
 		c.deadlines[0].advance(now)
 	}
 	e.advanceMeetings(now)
+	e.advanceRelays(now)
 	later := c.later
 	c.later = nil
 	c.Unlock()
@@ -320,8 +334,11 @@ func (e *Engine) untilNext() time.Duration {
 	if len(c.deadlines) > 0 {
 		next = min(next, c.deadlines[0].wake.Sub(now))
 	}
-	if !c.meetAgain.IsZero() {
-		next = min(next, c.meetAgain.Sub(now))
+	if at := earliest(c.meetAgain, c.relay.wake); !at.IsZero() {
+		next = min(next, at.Sub(now))
+	}
+	if c.relay.dirty {
+		next = 0
 	}
 	return max(next, 0)
 }

@@ -104,11 +104,16 @@ func (n *node) received() [][]byte {
 // a node without certificate that trusts whom it meets.
 func start(t *testing.T, net *udptest.Internet, in *network, name, addr string) *node {
 	t.Helper()
+	return startOn(t, net.Host(netip.MustParseAddr(addr)), in, name)
+}
+
+func startOn(t *testing.T, host *udptest.Host, in *network, name string) *node {
+	t.Helper()
 	id, err := keys.NewIdentity()
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{t: t, identity: id, host: net.Host(netip.MustParseAddr(addr))}
+	n := &node{t: t, identity: id, host: host}
 	n.cfg = hello.Config{Identity: id}
 	if in != nil {
 		chain, err := in.signer.Issue(id.Public(), name, keys.Roles{"member"}, time.Now())

@@ -30,6 +30,8 @@ type receiver struct {
 	now    time.Time
 	stamp  int64       // of now
 	sinks  []FrameSink // that got frames in this batch
+	outs   []outbox    // what is forwarded in this batch, by socket
+	depth  int         // circuits that the datagram in hand came out of
 }
 
 // receive reads one socket until it is closed. Transport data runs from here
@@ -50,6 +52,7 @@ func (e *Engine) receive(ctx context.Context, conn udp.Conn, class way.Class) er
 		for i := range pkts[:n] {
 			rx.packet(&pkts[i])
 		}
+		rx.sendForwarded()
 		rx.flush()
 	}
 }
@@ -66,7 +69,11 @@ func (rx *receiver) packet(p *udp.Packet) {
 		if p.Seg > 0 && p.Seg < n {
 			n = p.Seg
 		}
-		rx.datagram(data[:n:n], p.Addr)
+		if udp.Classify(data[:n]) == udp.KindRelay {
+			n = rx.relayed(data, n, p.Addr)
+		} else {
+			rx.datagram(data[:n:n], p.Addr)
+		}
 		data = data[n:]
 	}
 }
@@ -87,6 +94,8 @@ func (rx *receiver) datagram(b []byte, from netip.AddrPort) {
 		e.enqueue(e.probeQ, from, b, &e.counts.ProbesDropped)
 	case udp.KindHello, udp.KindSTUN:
 		e.enqueue(e.strangerQ, from, b, &e.counts.StrangersDropped)
+	case udp.KindRelay: // a circuit over another
+		rx.relayed(b, len(b), from)
 	default:
 		e.counts.Unknown.Add(1)
 	}
@@ -161,6 +170,10 @@ func (rx *receiver) body(r *Remote, kind inner.Kind, body []byte) {
 		r.pieceMu.Unlock()
 	case inner.KindControl:
 		r.lastUsed.Store(rx.stamp)
+		if len(body) > 0 && body[0] == kindRelay {
+			rx.engine.enqueueRelay(r, body[1:])
+			return
+		}
 		rx.engine.observer.Control(r, body)
 	default:
 		rx.engine.counts.Malformed.Add(1)

@@ -3,6 +3,7 @@ package peer
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,6 +51,8 @@ type Spec struct {
 	keys.Public
 	Class      Class
 	Candidates []netip.AddrPort // where it may be reached, from its records
+	Contacts   []keys.NodeID    // who reaches it when others do not, likewise
+	Relays     bool             // it carries for others, likewise
 	HourOffset int32            // from a hello, where there was one; for clocks that are wrong
 }
 
@@ -113,6 +116,13 @@ type remoteControl struct {
 	wantSince  time.Time // zero: no session is wanted
 	helloAt    time.Time // when the next hello may go
 	helloWait  time.Duration
+	contacts   []keys.NodeID // Spec's
+	relays     bool
+	seekAt     time.Time // when to ask for circuits next
+	seekWait   time.Duration
+	onCircuits bool             // it is on either side of one
+	upBefore   []netip.AddrPort // addresses that were up when last looked at
+	everUp     bool
 	up         bool // as last reported to the observer
 	closed     bool
 }
@@ -152,11 +162,13 @@ func (e *Engine) setRemote(spec Spec, now time.Time) (*Remote, error) {
 		c.byID[r.ID] = r
 		c.byKey[spec.WireGuard] = r
 		c.tags.again = time.Time{}
+		c.relay.dirty = true // circuits to it may be there already
 	}
 	if spec.HourOffset != r.hourOffset {
 		r.hourOffset, c.tags.again = spec.HourOffset, time.Time{}
 	}
 	r.class.Store(uint32(spec.Class))
+	r.contacts, r.relays = slices.Clone(spec.Contacts), spec.Relays
 	r.paths.SetCandidates(e.reachable(spec.Candidates), now)
 	c.schedule(r, now)
 	return r, nil
@@ -242,6 +254,9 @@ func (e *Engine) forget(r *Remote, now time.Time) {
 	c.schedule(r, time.Time{})
 	delete(c.byID, r.ID)
 	delete(c.byKey, r.Public.WireGuard)
+	c.relay.desk.Forget(r.ID)
+	c.relay.book.Forget(r.ID)
+	c.relay.dirty = true
 }
 
 func (e *Engine) forgetAll() {

@@ -8,6 +8,7 @@ import (
 
 	"meshd/peer/fragment"
 	"meshd/peer/inner"
+	"meshd/peer/relay"
 	"meshd/peer/udp"
 	"meshd/peer/wireguard"
 )
@@ -37,7 +38,8 @@ const (
 type route struct {
 	conn    udp.Conn
 	addr    netip.AddrPort
-	maxBody int // bytes of frame that fit one datagram on this path
+	via     *end // the circuit that addr stands for; nil: a way of its own
+	maxBody int  // bytes of frame that fit one datagram on this path
 
 	maxPlain int // bytes of padded plaintext that do
 	mtu      int // bytes of IP packet that the path carries
@@ -94,7 +96,11 @@ func (b *batch) flush() {
 	if len(b.runs) > 0 {
 		// Datagrams may be lost; the connections above repair that. The socket
 		// counts what it could not send.
-		_ = b.route.conn.Send(b.runs)
+		if b.route.via != nil {
+			sendHeaded(b.route.via, b.runs, 0)
+		} else {
+			_ = b.route.conn.Send(b.runs)
+		}
 	}
 	clear(b.runs)
 	b.arena, b.runs, b.start, b.route, b.key = b.arena[:0], b.runs[:0], 0, nil, nil
@@ -186,7 +192,12 @@ func (r *Remote) transmit(kind inner.Kind, body []byte) bool {
 func (r *Remote) seal(key *wireguard.Keypair, to *route, kind inner.Kind, head, tail []byte) bool {
 	b := r.batchFor(to)
 	start := len(b.arena)
-	plain := b.arena[start+wireguard.HeaderSize : start+wireguard.HeaderSize : cap(b.arena)]
+	if to.via != nil {
+		b.arena = b.arena[:start+relay.HeaderLen]
+		to.via.out.Put(b.arena[start:])
+	}
+	at := len(b.arena) + wireguard.HeaderSize
+	plain := b.arena[at:at:cap(b.arena)]
 	plain = inner.AppendHeader(plain, kind, len(head)+len(tail))
 	plain = append(append(plain, head...), tail...)
 	if pad := inner.PadTo(len(plain), to.maxPlain) - len(plain); pad > 0 {
@@ -194,6 +205,7 @@ func (r *Remote) seal(key *wireguard.Keypair, to *route, kind inner.Kind, head, 
 	}
 	sealed, err := key.Seal(b.arena, plain)
 	if err != nil { // used up or expired: the session makes another
+		b.arena = b.arena[:start]
 		r.engine.attend(r)
 		return false
 	}

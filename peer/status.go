@@ -21,6 +21,8 @@ type Counts struct {
 	HandshakesDropped atomic.Uint64
 	HandshakesRefused atomic.Uint64
 	StrangersDropped  atomic.Uint64
+	RelayRefused      atomic.Uint64 // on no circuit of ours, or from another address
+	RelayDropped      atomic.Uint64 // beyond a share, or the other end is away
 }
 
 // Counts returns the engine's drop counters.

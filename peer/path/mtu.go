@@ -5,7 +5,7 @@ import "time"
 const (
 	// baseMTU passes everywhere: no IPv6 link has less (RFC 8200).
 	baseMTU = 1280
-	// relayedLess is what the headers of three relays take of it (PROTOCOL.md, section 11).
+	// relayedLess is what the headers of three relays take of it (PROTOCOL.md, section 10).
 	relayedLess = 3 * 8
 
 	mtuTries  = 3                      // padded pings that must be lost for a verdict

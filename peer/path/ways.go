@@ -51,6 +51,17 @@ func (t *Table) Release(addr netip.AddrPort, now time.Time) {
 	t.judge(now)
 }
 
+// RTT is the round trip of the active path, 0 if there is none.
+func (t *Table) RTT() time.Duration {
+	if t.active == nil {
+		return 0
+	}
+	return t.active.rtt.smoothed
+}
+
+// Doubted says that a sign of life from the active path is overdue.
+func (t *Table) Doubted(now time.Time) bool { return t.active != nil && t.active.suspect(now) }
+
 // AppendUp appends the addresses that are up, the active one first.
 func (t *Table) AppendUp(list []netip.AddrPort) []netip.AddrPort {
 	if t.active != nil {

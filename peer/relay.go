@@ -1,0 +1,356 @@
+package peer
+
+import (
+	"crypto/rand"
+	"net/netip"
+	"slices"
+	"time"
+
+	"meshd/keys"
+	"meshd/peer/inner"
+	"meshd/peer/relay"
+	"meshd/peer/way"
+)
+
+// Circuits as the engine's goroutine sees them: whom to ask for one, what to
+// carry for others. All of it runs under the control lock.
+
+const (
+	// kindRelay is the kind of the control messages that the engine keeps to
+	// itself (PROTOCOL.md, 4.3).
+	kindRelay = 7
+	// maxRelayMessage is more than the longest of them.
+	maxRelayMessage = 128
+	relayQueue      = 256
+
+	// directFirst is how long a direct path is sought alone, where the other end
+	// does not say that it has contacts.
+	directFirst = 200 * time.Millisecond
+	// wantedWays is how many circuits a pair without a direct path has: one in use
+	// and one that is ready.
+	wantedWays = 2
+	// seekFirst and seekAtMost are the pauses between attempts to get them.
+	seekFirst  = 200 * time.Millisecond
+	seekAtMost = 10 * time.Second
+	// keepFor is how long circuits stay after frames last went, once there is a
+	// direct path.
+	keepFor = 30 * time.Second
+)
+
+// relaying is what the engine's goroutine knows of circuits.
+type relaying struct {
+	desk  *relay.Desk
+	book  *relay.Book
+	wake  time.Time
+	dirty bool // the data path's table has to be made anew
+	held  map[uint64]*Remote
+	flows map[relay.Circuit]*flow
+}
+
+// relayMessage is one that waits for the engine's goroutine.
+type relayMessage struct {
+	from *Remote
+	n    int
+	body [maxRelayMessage]byte
+}
+
+func (e *Engine) newRelaying() relaying {
+	cfg := relay.Config{Self: e.identity.Public().ID(), Link: e.linkTo, Rand: rand.Reader}
+	return relaying{
+		desk: relay.NewDesk(cfg), book: relay.NewBook(cfg),
+		held: map[uint64]*Remote{}, flows: map[relay.Circuit]*flow{},
+	}
+}
+
+// SetRelaying says what this node does for others.
+func (e *Engine) SetRelaying(o relay.Offer) {
+	e.call(func(now time.Time) { e.control.relay.desk.SetOffer(o); e.control.relay.wake = now })
+}
+
+// enqueueRelay copies a control message for the engine's goroutine.
+func (e *Engine) enqueueRelay(from *Remote, body []byte) {
+	m := relayMessage{from: from}
+	if len(body) > len(m.body) {
+		e.counts.Malformed.Add(1)
+		return
+	}
+	m.n = copy(m.body[:], body)
+	select {
+	case e.relayQ <- m:
+	default:
+		e.counts.RelayDropped.Add(1)
+	}
+}
+
+func (e *Engine) handleRelay(m *relayMessage, now time.Time) {
+	if m.from.closed || m.from.Class() != Member {
+		return
+	}
+	c := &e.control.relay
+	body := m.body[:m.n]
+	desk, book := c.desk.Receive(m.from.ID, body, now), c.book.Receive(m.from.ID, body, now)
+	if !desk && !book {
+		e.counts.Malformed.Add(1)
+	}
+	c.wake = now
+}
+
+// linkTo is the session with a member as the relay machines want to know it.
+func (e *Engine) linkTo(id keys.NodeID) relay.Link {
+	r := e.control.byID[id]
+	if r == nil || r.Class() != Member || !r.Up() {
+		return relay.Link{}
+	}
+	chain, ok := chainTo(r.route.Load(), 0)
+	return relay.Link{Up: ok, RTT: r.paths.RTT(), Chain: chain}
+}
+
+// chainTo lists the relays on a route. It is not ok when there are too many: then
+// two routes may lead through each other.
+func chainTo(to *route, depth int) (chain []keys.NodeID, ok bool) {
+	switch {
+	case to == nil || depth > relay.MaxHops:
+		return nil, false
+	case to.via == nil:
+		return nil, true
+	}
+	chain, ok = chainOf(to.via, depth)
+	return chain, ok
+}
+
+// chainOf lists the relays of a circuit that ends here.
+func chainOf(w *end, depth int) (chain []keys.NodeID, ok bool) {
+	chain, ok = chainTo(w.relay.route.Load(), depth+1)
+	return append(append(chain, w.relay.ID), w.beyond...), ok && len(chain) < relay.MaxHops
+}
+
+// advanceRelays lets the relay machines act, and makes the data path's table anew
+// where something has changed.
+func (e *Engine) advanceRelays(now time.Time) {
+	c := &e.control.relay
+	for range 4 { // what changes here may have consequences here
+		due := !c.wake.IsZero() && !c.wake.After(now)
+		if !due && !c.dirty {
+			return
+		}
+		if c.dirty {
+			c.desk.Recheck()
+		}
+		c.wake = earliest(c.desk.Tick(now), c.book.Tick(now))
+		out, changed := c.desk.Take()
+		more, changed2 := c.book.Take()
+		for _, m := range append(out, more...) {
+			e.sendRelayMessage(m, now)
+		}
+		if !c.dirty && !changed && !changed2 {
+			return
+		}
+		c.dirty = false
+		e.publishCircuits(now)
+	}
+}
+
+func (e *Engine) sendRelayMessage(m relay.Message, now time.Time) {
+	r := e.control.byID[m.To]
+	if r == nil || r.Class() != Member {
+		return
+	}
+	r.lastUsed.Store(e.stamp(now))
+	if r.transmit(inner.KindControl, append([]byte{kindRelay}, m.Body...)) {
+		r.Flush()
+	}
+}
+
+// publishCircuits makes the data path's table anew, and gives remotes the ways
+// that lead to them.
+func (e *Engine) publishCircuits(now time.Time) {
+	c := &e.control.relay
+	for _, r := range e.control.byID {
+		r.onCircuits = false
+	}
+	table := &circuits{legs: map[uint32]*leg{}, ends: map[uint32]*end{}, byWay: map[netip.AddrPort]*end{}}
+	e.addLegs(table)
+	ways := c.book.Ways()
+	for _, w := range ways {
+		e.addEnd(table, w)
+	}
+	e.circuits.Store(table)
+	for key, r := range c.held {
+		if !slices.ContainsFunc(ways, func(w relay.Way) bool { return w.Key == key && e.control.byID[w.Other] == r }) {
+			delete(c.held, key)
+			if !r.closed {
+				r.paths.Release(virtual(key), now)
+				r.advance(now)
+			}
+		}
+	}
+	for _, w := range ways {
+		r := e.control.byID[w.Other]
+		if r == nil || table.byWay[virtual(w.Key)] == nil {
+			continue
+		}
+		if c.held[w.Key] == nil {
+			c.held[w.Key] = r
+			r.paths.Hold(virtual(w.Key), now)
+		}
+		r.advance(now) // its route may lead over a circuit that has moved
+	}
+}
+
+func virtual(key uint64) netip.AddrPort { return way.Virtual(way.Relayed, key) }
+
+// addLegs puts what the desk carries into a table.
+func (e *Engine) addLegs(table *circuits) {
+	c := &e.control.relay
+	flows := map[relay.Circuit]*flow{}
+	for _, k := range c.desk.Circuits() {
+		a, b := e.control.byID[k.Asker], e.control.byID[k.Other]
+		if a == nil || b == nil {
+			continue
+		}
+		f := c.flows[k]
+		if f == nil {
+			f = &flow{}
+		}
+		flows[k] = f
+		a.onCircuits, b.onCircuits = true, true
+		table.legs[k.AskerID] = &leg{sources: e.sourcesFor(a, b), to: b, out: relay.NewHeader(true, k.OtherID), flow: f}
+		table.legs[k.OtherID] = &leg{sources: e.sourcesFor(b, a), to: a, out: relay.NewHeader(true, k.AskerID), flow: f}
+	}
+	c.flows = flows
+}
+
+// sourcesFor lists the addresses from which a member may send to another through
+// this node: those that its session has confirmed, and of relayed ones those that
+// are near enough.
+func (e *Engine) sourcesFor(from, to *Remote) (list []netip.AddrPort) {
+	self := e.identity.Public().ID()
+	onward, ok := chainTo(to.route.Load(), 0)
+	if !ok {
+		return nil
+	}
+	for _, addr := range from.paths.AppendUp(nil) {
+		var chain []keys.NodeID
+		if way.ClassOf(addr) == way.Relayed {
+			via := e.circuits.Load().byWay[addr]
+			if via == nil {
+				continue
+			}
+			if chain, ok = chainOf(via, 0); !ok {
+				continue
+			}
+		}
+		if relay.Fits(from.ID, to.ID, relay.Join(chain, self, onward)) {
+			list = append(list, addr)
+		}
+	}
+	return list
+}
+
+// addEnd puts a circuit that ends here into a table.
+func (e *Engine) addEnd(table *circuits, w relay.Way) {
+	r := e.control.byID[w.Relay]
+	if r == nil {
+		return
+	}
+	r.onCircuits = true
+	id := w.ID
+	next := &end{
+		addr: virtual(w.Key), relay: r, sources: r.paths.AppendUp(nil), beyond: w.Beyond,
+		out: relay.NewHeader(false, id), next: table.ends[id],
+	}
+	table.ends[id] = next
+	table.byWay[next.addr] = next
+}
+
+// noteMoved asks for a new table when the addresses of a remote that is part of
+// circuits have changed.
+func (r *Remote) noteMoved() {
+	up := r.paths.AppendUp(r.upBefore[:0:0])
+	if slices.Equal(up, r.upBefore) {
+		return
+	}
+	r.upBefore = up
+	if r.onCircuits {
+		r.engine.control.relay.dirty = true
+	}
+}
+
+// seek gets circuits for a remote that has no direct path, and keeps those that it
+// has. It returns when to be called next.
+func (r *Remote) seek(wanted bool, now time.Time) time.Time {
+	if !wanted || r.Class() != Member {
+		r.seekAt, r.seekWait = time.Time{}, 0
+		return time.Time{}
+	}
+	book := r.engine.control.relay.book
+	if r.direct(now) {
+		if t := r.carried.Load(); t != 0 && now.Sub(r.engine.at(t)) < keepFor {
+			book.Need(r.ID, now)
+		}
+		r.seekAt, r.seekWait = time.Time{}, 0
+		return time.Time{}
+	}
+	book.Need(r.ID, now)
+	switch {
+	case r.seekAt.IsZero() && len(r.contacts) == 0 && !r.everUp:
+		r.seekAt = now.Add(directFirst)
+	case r.seekAt.IsZero():
+		r.seekAt = now
+	}
+	if now.Before(r.seekAt) {
+		return r.seekAt
+	}
+	open, asking := book.Count(r.ID)
+	if open >= wantedWays {
+		r.seekAt, r.seekWait = now.Add(seekAtMost), 0
+		return r.seekAt
+	}
+	if asking == 0 {
+		r.askRelays(wantedWays-open, now)
+	}
+	r.seekWait = min(max(2*r.seekWait, seekFirst), seekAtMost)
+	r.seekAt = now.Add(r.seekWait)
+	return r.seekAt
+}
+
+// direct says that a path is in use that needs no relay, and is not in doubt.
+func (r *Remote) direct(now time.Time) bool {
+	to := r.route.Load()
+	return to != nil && way.ClassOf(to.addr) == way.Direct && !r.paths.Doubted(now)
+}
+
+// askRelays asks the best members for circuits to the remote, and makes sessions
+// with its contacts where there are none.
+func (r *Remote) askRelays(n int, now time.Time) {
+	e := r.engine
+	book := e.control.relay.book
+	var list []relay.Candidate
+	for _, x := range e.control.byID {
+		if x == r || !x.relays || x.Class() != Member || book.Failed(x.ID, r.ID, now) {
+			continue
+		}
+		contact := slices.Contains(r.contacts, x.ID)
+		link := e.linkTo(x.ID)
+		if !link.Up {
+			if contact && x.wantSince.IsZero() {
+				x.lastUsed.Store(e.stamp(now))
+				e.attend(x)
+			}
+			continue
+		}
+		if !relay.Fits(e.identity.Public().ID(), r.ID, append(link.Chain, x.ID)) {
+			continue
+		}
+		list = append(list, relay.Candidate{
+			ID: x.ID, Contact: contact, Public: len(x.contacts) == 0, Far: len(link.Chain) > 0, RTT: link.RTT,
+		})
+	}
+	relay.Rank(list)
+	for _, c := range list {
+		if n > 0 && book.Ask(c.ID, r.ID, now) {
+			n--
+			e.control.relay.wake = now
+		}
+	}
+}
