@@ -21,6 +21,7 @@ import (
 	"meshd/nat-traversal/portmap"
 	"meshd/peer"
 	"meshd/peer/hello"
+	"meshd/peer/punch"
 	"meshd/peer/udp"
 )
 
@@ -127,6 +128,7 @@ type endpoints struct {
 	advertised []netip.AddrPort
 	stun       *traversal.Client
 	list       []traversal.Candidate // as last published
+	told       punch.Local           // as last told to the engine
 }
 
 // segment is the Ethernet side.

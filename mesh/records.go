@@ -17,6 +17,7 @@ import (
 	"meshd/mesh/record"
 	"meshd/nat-traversal"
 	"meshd/peer"
+	"meshd/peer/punch"
 )
 
 // errNoSession says that a packet could not go now.
@@ -207,6 +208,10 @@ func (n *Node) publish(now time.Time) {
 	s := &n.state
 	n.gather(now)
 	s.self.list = n.candidates(now)
+	if told := (punch.Local{Candidates: s.self.list, Mapping: s.self.stun.Result(now).Mapping}); !told.Equal(s.self.told) {
+		s.self.told = told
+		n.engine.SetLocal(told)
+	}
 	body := record.Node{Software: n.cfg.Version[:min(len(n.cfg.Version), record.MaxSoftware)]}
 	for _, c := range s.self.list {
 		if len(body.Endpoints) < record.MaxEndpoints {

@@ -27,6 +27,7 @@ func (r *Remote) advance(now time.Time) {
 	}
 	r.feedPaths(now)
 	r.paths.Want(wanted, now)
+	call := r.seekDirect(wanted, now)
 	pings, wake := r.paths.Tick(now)
 	for _, p := range pings {
 		r.ping(p, now)
@@ -40,7 +41,7 @@ func (r *Remote) advance(now time.Time) {
 	r.noteMoved()
 	seek := r.seek(wanted, now)
 	pieces := r.expirePieces(now)
-	wake = earliest(wake, pieces, r.wgWake, r.queueDeadline(), r.helloDeadline(wanted), r.idleDeadline(wanted), seek)
+	wake = earliest(wake, pieces, r.wgWake, r.queueDeadline(), r.helloDeadline(wanted), r.idleDeadline(wanted), seek, call)
 	if !wake.IsZero() && wake.Before(now.Add(time.Millisecond)) {
 		wake = now.Add(time.Millisecond)
 	}

@@ -21,6 +21,7 @@ import (
 	"meshd/nat-traversal"
 	"meshd/peer/hello"
 	"meshd/peer/probe"
+	"meshd/peer/punch"
 	"meshd/peer/udp"
 	"meshd/peer/way"
 	"meshd/peer/wireguard"
@@ -107,6 +108,7 @@ type control struct {
 	deadlines deadlines
 	responder *hello.Responder
 	helloCfg  hello.Config
+	self      punch.Local // what others are told when a direct path is sought
 	meetings  map[[8]byte]*meeting
 	meetAgain time.Time          // no meeting is due before; zero: none is
 	indexes   map[uint32]*Remote // WireGuard indexes of handshakes and keys

@@ -16,6 +16,7 @@ import (
 	"meshd/peer/hello"
 	"meshd/peer/udp"
 	"meshd/peer/udp/udptest"
+	"meshd/peer/way"
 )
 
 const port = 51830
@@ -56,6 +57,7 @@ type node struct {
 	host     *udptest.Host
 	at       netip.AddrPort
 	cfg      hello.Config
+	carriers map[way.Class]udp.Conn
 
 	mu      sync.Mutex
 	met     []*hello.Result
@@ -109,11 +111,20 @@ func start(t *testing.T, net *udptest.Internet, in *network, name, addr string) 
 
 func startOn(t *testing.T, host *udptest.Host, in *network, name string) *node {
 	t.Helper()
+	n := prepare(t, in, name, host)
+	n.run()
+	t.Cleanup(func() { n.stop() })
+	return n
+}
+
+// prepare makes a node on a host; its engine does not run yet.
+func prepare(t *testing.T, in *network, name string, h *udptest.Host) *node {
+	t.Helper()
 	id, err := keys.NewIdentity()
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{t: t, identity: id, host: host}
+	n := &node{t: t, identity: id, host: h}
 	n.cfg = hello.Config{Identity: id}
 	if in != nil {
 		chain, err := in.signer.Issue(id.Public(), name, keys.Roles{"member"}, time.Now())
@@ -122,8 +133,6 @@ func startOn(t *testing.T, host *udptest.Host, in *network, name string) *node {
 		}
 		n.cfg.Trust, n.cfg.Chain = &in.trust, chain
 	}
-	n.run()
-	t.Cleanup(func() { n.stop() })
 	return n
 }
 
@@ -136,7 +145,7 @@ func (n *node) run() {
 	}
 	n.at = netip.AddrPortFrom(n.host.Addrs()[0], port)
 	log := slog.New(slog.NewTextHandler(n.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	n.engine, err = peer.New(peer.Config{Identity: n.identity, Conns: []udp.Conn{conn}, Hello: n.cfg, Observer: n, Logger: log})
+	n.engine, err = peer.New(peer.Config{Identity: n.identity, Conns: []udp.Conn{conn}, Carriers: n.carriers, Hello: n.cfg, Observer: n, Logger: log})
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -169,6 +169,10 @@ func (rx *receiver) body(r *Remote, kind inner.Kind, body []byte) {
 		}
 		r.pieceMu.Unlock()
 	case inner.KindControl:
+		if len(body) > 0 && body[0] == controlCall {
+			r.called(body[1:])
+			return
+		}
 		r.lastUsed.Store(rx.stamp)
 		if len(body) > 0 && body[0] == kindRelay {
 			rx.engine.enqueueRelay(r, body[1:])

@@ -12,7 +12,7 @@ import (
 	"meshd/peer/fragment"
 	"meshd/peer/path"
 	"meshd/peer/probe"
-	"meshd/peer/way"
+	"meshd/peer/punch"
 	"meshd/peer/wireguard"
 )
 
@@ -94,6 +94,8 @@ type Remote struct {
 	strange   atomic.Pointer[netip.AddrPort]
 	strangeAt atomic.Int64
 
+	calls calls
+
 	txBytes, rxBytes, drops atomic.Uint64
 
 	remoteControl
@@ -104,6 +106,7 @@ type remoteControl struct {
 	pair       *probe.Pair
 	hourOffset int32 // the remote's hour minus ours, from its hello
 	paths      *path.Table
+	punch      *punch.Machine
 	learnt     time.Time // what mayLearn has given out, as the time at which that is used up
 	wake       time.Time // when advance is called next
 	wgWake     time.Time // the session's own deadline
@@ -170,6 +173,7 @@ func (e *Engine) setRemote(spec Spec, now time.Time) (*Remote, error) {
 	r.class.Store(uint32(spec.Class))
 	r.contacts, r.relays = slices.Clone(spec.Contacts), spec.Relays
 	r.paths.SetCandidates(e.reachable(spec.Candidates), now)
+	r.punch.Changed(now)
 	c.schedule(r, now)
 	return r, nil
 }
@@ -196,18 +200,6 @@ func (e *Engine) claim(spec Spec, now time.Time) error {
 	return nil
 }
 
-// reachable leaves out addresses of a family that this node has no socket for,
-// and those of the overlay.
-func (e *Engine) reachable(addrs []netip.AddrPort) []netip.AddrPort {
-	var out []netip.AddrPort
-	for _, a := range addrs {
-		if !way.IsVirtual(a.Addr()) && e.connFor(a.Addr()) != nil && !e.inside(a.Addr()) {
-			out = append(out, a)
-		}
-	}
-	return out
-}
-
 func (e *Engine) newRemote(public keys.Public) (*Remote, error) {
 	pair, err := probe.NewPair(e.identity, public)
 	if err != nil {
@@ -223,9 +215,11 @@ func (e *Engine) newRemote(public keys.Public) (*Remote, error) {
 		remoteControl: remoteControl{
 			pair:      pair,
 			paths:     path.New(path.Config{}),
+			punch:     newPunch(),
 			heapIndex: -1,
 		},
 	}
+	r.punch.SetLocal(e.control.self, time.Time{})
 	r.session = wireguard.NewSession(e.control.local, public.WireGuard, wireguard.Options{
 		Member:   true,
 		NewIndex: func() uint32 { return e.newIndex(r) },

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"meshd/peer/inner"
+	"meshd/peer/way"
 )
 
 const (
@@ -67,6 +68,8 @@ func (t *Table) due(c *candidate, now time.Time) (at time.Time, ok bool) {
 		return later(c.pinged, c.heard).Add(keepMapping), t.cfg.KeepMapping && c == t.active
 	case c.up:
 		return t.dueUp(c, now), true
+	case !c.verified(now) && t.paced(c):
+		return at, false
 	case !c.verified(now):
 		return c.dueUnverified(), true
 	case now.Sub(c.pong) < recovering || c.poked:
@@ -85,6 +88,14 @@ func (t *Table) dueUp(c *candidate, now time.Time) time.Time {
 		return c.pinged.Add(busyPing)
 	}
 	return later(c.pinged, c.heard).Add(quietPing)
+}
+
+// paced says that an address is left in peace until it is asked for again: there is
+// a way to the remote, and both sides agree on when they seek a direct one (package
+// punch). A NAT on the way that has taken our probe for an attempt from outside
+// needs the pause to forget it.
+func (t *Table) paced(c *candidate) bool {
+	return !c.held && !c.poked && c.burst >= burstSize && t.active != nil && t.active.class > way.Direct
 }
 
 // dueUnverified keeps to the budget of an address that has not answered.

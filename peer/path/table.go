@@ -100,6 +100,17 @@ func (t *Table) Learn(addr netip.AddrPort, now time.Time) {
 	}
 }
 
+// Call has addresses probed at once, as the remote, which is there, has asked for.
+// Each keeps to its budget.
+func (t *Table) Call(addrs []netip.AddrPort, now time.Time) {
+	for _, addr := range addrs {
+		if c := t.add(addr, now); c != nil && !c.up {
+			c.learnt = later(c.learnt, now)
+			c.rouse()
+		}
+	}
+}
+
 // Vouch says that something secret that was sent to addr has come back: whoever
 // is there takes part. Its budget is whole again, so that an address that did not
 // answer for long is confirmed as soon as the remote is back.

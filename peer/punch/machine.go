@@ -27,7 +27,8 @@ type Local struct {
 	Mapping    traversal.Mapping // of IPv4
 }
 
-func (l Local) equal(o Local) bool {
+// Equal reports whether both say the same.
+func (l Local) Equal(o Local) bool {
 	return l.Mapping == o.Mapping && slices.Equal(l.Candidates, o.Candidates)
 }
 
@@ -78,7 +79,7 @@ func New(cfg Config) *Machine { return &Machine{cfg: cfg} }
 
 // SetLocal says what this node offers. A change is a cause for a round.
 func (m *Machine) SetLocal(l Local, now time.Time) {
-	if m.local.equal(l) {
+	if m.local.Equal(l) {
 		return
 	}
 	m.local = l

@@ -227,8 +227,13 @@ func TestManyRoles(t *testing.T) {
 		a, b         traversal.Mapping
 		opens, spray string
 	}{
-		{symmetric, cone, "a", "b"}, {cone, symmetric, "b", "a"}, {none, symmetric, "b", "a"},
-		{symmetric, symmetric, "", ""}, {cone, cone, "", ""}, {symmetric, unknown, "", ""}, {unknown, symmetric, "", ""},
+		{symmetric, cone, "a", "b"},
+		{cone, symmetric, "b", "a"},
+		{none, symmetric, "b", "a"},
+		{symmetric, symmetric, "", ""},
+		{cone, cone, "", ""},
+		{symmetric, unknown, "", ""},
+		{unknown, symmetric, "", ""},
 	} {
 		p := newPair(c.a, c.b)
 		p.a.Seek(true, p.now)
