@@ -12,8 +12,8 @@ import (
 // sink is a device or port that forgets.
 type sink struct{ tape }
 
-func (*sink) Write([]Frame) error { return nil }
-func (*sink) Send([]byte)         {}
+func (*sink) Write([]Frame) error   { return nil }
+func (*sink) Send([]byte, int) bool { return true }
 
 func whole(list ...[]byte) (frames []Frame) {
 	for _, b := range list {
@@ -29,7 +29,7 @@ func idle(remotes int) (*pump, *RemotePort) {
 	for n := range remotes - 1 {
 		sw.Connect(string(rune(0x100+n)), &sink{}, Allow{MAC: MAC{2, 9, 0, 0, byte(n >> 8), byte(n)}})
 	}
-	a.Receive(eth(ownMAC, host1, 5))
+	a.Receive(eth(ownMAC, host1, 5), 0)
 	a.Flush()
 	return &pump{sw: sw, bum: sw.bucket()}, a
 }
@@ -51,7 +51,7 @@ func TestNoAllocationPerFrame(t *testing.T) {
 		return func() {
 			for range 8 {
 				for _, frame := range frames {
-					a.Receive(frame)
+					a.Receive(frame, 0)
 				}
 			}
 			a.Flush()
@@ -119,7 +119,7 @@ func BenchmarkSuperFrame(b *testing.B) {
 		b.SetBytes(60000)
 		for b.Loop() {
 			for _, frame := range frames {
-				a.Receive(frame)
+				a.Receive(frame, 0)
 			}
 			a.Flush()
 		}
@@ -155,7 +155,7 @@ func BenchmarkReceive(b *testing.B) {
 			_, a := idle(50)
 			for b.Loop() {
 				for range 64 {
-					a.Receive(frame)
+					a.Receive(frame, 0)
 				}
 				a.Flush()
 			}

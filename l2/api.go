@@ -92,7 +92,7 @@ type Traffic struct {
 
 // Reasons for a drop. They are part of metrics and tests, so they stay as they are.
 const (
-	DropMalformed         = "malformed"          // no whole Ethernet header, or half a tag
+	DropMalformed         = "malformed"          // no whole Ethernet header, half a tag, or no checksum where one was left out
 	DropOversize          = "oversize"           // larger than the segment's MTU
 	DropReservedMulticast = "reserved-multicast" // 01:80:c2:00:00:0x never leaves a link (802.1Q 8.6.3)
 	DropSourceMulticast   = "source-multicast"

@@ -28,6 +28,7 @@ type path struct {
 	to       *l2.RemotePort
 	size     int
 	loseEach int
+	whole    bool // checksums must not be left out
 	passed   atomic.Int64
 	oversize atomic.Int64
 }
@@ -35,14 +36,18 @@ type path struct {
 func (p *path) MaxFrame() int { return p.size }
 func (p *path) Flush()        { p.to.Flush() }
 
-func (p *path) Send(frame []byte) {
+func (p *path) Send(frame []byte, csumStart int) bool {
+	if csumStart != 0 && p.whole {
+		return false
+	}
 	if len(frame) > p.size && p.size > 0 {
 		p.oversize.Add(1)
 	}
 	if n := p.passed.Add(1); p.loseEach > 0 && n%int64(p.loseEach) == 0 {
-		return
+		return true
 	}
-	p.to.Receive(bytes.Clone(frame))
+	p.to.Receive(bytes.Clone(frame), csumStart)
+	return true
 }
 
 // pair is two hosts behind TAPs with a path between them.
@@ -185,9 +190,11 @@ func TestOffloadsBetweenHosts(t *testing.T) {
 	for name, test := range map[string]struct {
 		without        [2]offload.Features
 		size, loseEach int
-		mtu            int // 0: the default
+		mtu            int  // 0: the default
+		whole          bool // checksums are not left out on the way
 	}{
 		"all on":                      {size: 1440},
+		"all on, whole checksums":     {size: 1440, whole: true},
 		"all on, path unknown":        {},
 		"all on, small path":          {size: 1200},
 		"all on, with loss":           {size: 1440, loseEach: 211},
@@ -201,6 +208,7 @@ func TestOffloadsBetweenHosts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPair(t, test.without, test.size, test.loseEach, test.mtu)
+			p.paths[0].whole, p.paths[1].whole = test.whole, test.whole
 			for i, tap := range p.taps {
 				if got := tap.Offloads(); got&test.without[i] != 0 || !got.Has(offload.Checksum|offload.TSO4|offload.TSO6) && test.without[i] == 0 {
 					t.Errorf("offloads of %d are %v, without %v", i, got, test.without[i])
@@ -259,7 +267,7 @@ func TestTwinTakesSuperFrames(t *testing.T) {
 	d := l2test.NewDevice("twin0")
 	m := offload.Merger{Features: d.Offloads()}
 	frame := l2test.Frame(macA, macB, 1, 100)
-	m.Add(frame)
+	m.Add(frame, 0)
 	if err := d.Write(m.Frames()); err != nil {
 		t.Fatal(err)
 	}

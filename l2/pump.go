@@ -157,8 +157,13 @@ func (p *pump) emit(f Frame) reason {
 	}
 	frames, size := uint64(0), uint64(0)
 	for frame, more := p.cut.Next(); more; frame, more = p.cut.Next() {
+		csumStart := p.cut.CsumStart()
 		for _, t := range p.to {
-			t.at.port.Send(frame)
+			if t.at.port.Send(frame, csumStart) {
+				continue
+			}
+			frame, csumStart = p.cut.Complete(), 0 // for those that follow, too
+			t.at.port.Send(frame, 0)
 		}
 		frames++
 		size += uint64(len(frame))

@@ -37,8 +37,9 @@ type attachment struct {
 }
 
 // Receive takes one Ethernet frame that came from the remote, valid for the call
-// only, and queues it for the device if the remote may send it.
-func (r *RemotePort) Receive(frame []byte) {
+// only, and queues it for the device if the remote may send it. csumStart is as for
+// Port.Send.
+func (r *RemotePort) Receive(frame []byte, csumStart int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.inBatch {
@@ -52,10 +53,13 @@ func (r *RemotePort) Receive(frame []byte) {
 		r.sw.fromRemotes.drop(device)
 		return
 	}
+	if !r.enqueue(frame, csumStart) {
+		r.sw.fromRemotes.drop(malformed)
+		return
+	}
 	r.sw.fromRemotes.forwarded(len(frame))
 	r.rxFrames.Add(1)
 	r.rxBytes.Add(uint64(len(frame)))
-	r.enqueue(frame)
 }
 
 // judge decides on a frame from the remote and learns from it.
@@ -102,15 +106,16 @@ func (r *RemotePort) Flush() {
 	r.write()
 }
 
-// enqueue needs mu.
-func (r *RemotePort) enqueue(frame []byte) {
+// enqueue reports false for a frame that is not what csumStart says. It needs mu.
+func (r *RemotePort) enqueue(frame []byte, csumStart int) bool {
 	if r.queue == nil {
 		r.queue = r.sw.batches.Get().(*offload.Merger)
 	}
-	r.queue.Add(frame)
+	ok := r.queue.Add(frame, csumStart)
 	if r.queue.Full() {
 		r.write()
 	}
+	return ok
 }
 
 // write needs mu. A host that does not take frames (its interface is down) is no

@@ -21,9 +21,9 @@ var broadcast = l2.MAC{255, 255, 255, 255, 255, 255}
 // cable is a port whose other end is a remote of another switch.
 type cable struct{ to *l2.RemotePort }
 
-func (c *cable) Send(frame []byte) { c.to.Receive(frame) }
-func (c *cable) MaxFrame() int     { return 0 }
-func (c *cable) Flush()            { c.to.Flush() }
+func (c *cable) Send(frame []byte, csumStart int) bool { c.to.Receive(frame, csumStart); return true }
+func (c *cable) MaxFrame() int                         { return 0 }
+func (c *cable) Flush()                                { c.to.Flush() }
 
 // site is a switch that runs, with its device.
 type site[D l2.Device] struct {
@@ -170,7 +170,7 @@ func TestConcurrentUse(t *testing.T) {
 		r := sw.Connect(fmt.Sprint(n), null, l2.Allow{MAC: mac})
 		busy.Go(func() {
 			for i := range uint32(count) {
-				r.Receive(l2test.Frame(own, mac, i, 64))
+				r.Receive(l2test.Frame(own, mac, i, 64), 0)
 				if i%7 == 0 {
 					r.Flush()
 				}
@@ -185,7 +185,7 @@ func TestConcurrentUse(t *testing.T) {
 	}
 	busy.Go(func() {
 		for i := range uint32(count) {
-			sw.Connect("x", null, l2.Allow{MAC: l2.MAC{2, 0, 0, 0, 1, byte(i)}}).Receive(l2test.Frame(broadcast, l2.MAC{2, 0, 0, 0, 2, 2}, i, 64))
+			sw.Connect("x", null, l2.Allow{MAC: l2.MAC{2, 0, 0, 0, 1, byte(i)}}).Receive(l2test.Frame(broadcast, l2.MAC{2, 0, 0, 0, 2, 2}, i, 64), 0)
 			dev.Inject(l2test.Frame(broadcast, own, i, 64))
 			sw.Disconnect("x")
 			if i%100 == 0 {

@@ -33,8 +33,10 @@ type Device interface {
 // Port is where frames leave the switch towards one remote member. The session
 // of a member satisfies it by shape.
 type Port interface {
-	// Send queues one Ethernet frame, valid for the call only.
-	Send(frame []byte)
+	// Send queues one Ethernet frame, valid for the call only. With a csumStart
+	// other than 0 it may refuse: the frame then comes again with its checksum
+	// completed. (offload.Cutter says what csumStart is.)
+	Send(frame []byte, csumStart int) bool
 
 	// MaxFrame is the largest frame that crosses in one piece for now; 0: unknown.
 	// TCP segments are cut to it. Larger frames may be sent, at a price.

@@ -3,6 +3,7 @@ package l2
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"testing"
 
 	"meshd/l2/offload"
@@ -138,9 +139,9 @@ func TestReceivedSegmentsAreMerged(t *testing.T) {
 	r.connect("a", Allow{MAC: macOfA})
 	for i, b := range frames {
 		if i == 5 {
-			r.remotes["a"].Receive(eth(ownMAC, macOfB, 5)) // refused or not, it is none of the flow's
+			r.remotes["a"].Receive(eth(ownMAC, macOfB, 5), 0) // refused or not, it is none of the flow's
 		}
-		r.remotes["a"].Receive(b)
+		r.remotes["a"].Receive(b, c.CsumStart())
 	}
 	r.remotes["a"].Flush()
 	n := uint64(len(frames))
@@ -153,5 +154,64 @@ func TestReceivedSegmentsAreMerged(t *testing.T) {
 	}
 	if len(r.host.frames) > 3 || total < 20000 {
 		t.Errorf("the host got %d frames with %d bytes", len(r.host.frames), total)
+	}
+}
+
+// A checksum is left out towards those that take that, and whole towards the others,
+// whoever comes first.
+func TestChecksumsLeftOutByPort(t *testing.T) {
+	for _, dst := range []MAC{broadcast, macOfA, macOfB} {
+		for _, size := range []int{0, 1000} { // a frame, a super-frame
+			for _, first := range []string{"a", "b"} {
+				r := newRig(t, Config{})
+				for _, name := range map[string][]string{"a": {"a", "b", "c"}, "b": {"b", "a", "c"}}[first] {
+					mac := map[string]MAC{"a": macOfA, "b": macOfB, "c": host3}[name]
+					r.connect(name, Allow{MAC: mac})
+					r.ports[name].partial = name != "b"
+				}
+				f := superFrame(dst, ownMAC, 7, 1400, size)
+				if size == 0 {
+					m := offload.Merger{Features: offload.All} // puts in the sum of the pseudo-header
+					m.Add(f.Data, int(f.CsumStart))
+					f = m.Frames()[0]
+				}
+				r.pump.batch([]Frame{f})
+				whole := map[string][][]byte{}
+				for name, port := range r.ports {
+					m := offload.Merger{} // for a device that wants whole frames
+					for i, b := range port.frames {
+						if at := port.starts[i]; at != 0 && !port.partial || at == 0 && port.partial && (name == first || dst != broadcast) {
+							t.Errorf("to %v, %s got a checksum start of %d", dst, name, port.starts[i])
+						}
+						if !m.Add(b, port.starts[i]) {
+							t.Errorf("to %v, %s got a frame without a checksum to complete", dst, name)
+						}
+					}
+					for _, f := range m.Frames() {
+						whole[name] = append(whole[name], f.Data)
+					}
+				}
+				if dst != broadcast {
+					continue
+				}
+				if len(whole["b"]) == 0 || !slices.EqualFunc(whole["a"], whole["b"], bytes.Equal) || !slices.EqualFunc(whole["c"], whole["b"], bytes.Equal) {
+					t.Errorf("segments of %d, %s first: not all got the same frames", size, first)
+				}
+			}
+		}
+	}
+}
+
+// A remote that speaks of a checksum where there is none is not believed.
+func TestWrongChecksumStart(t *testing.T) {
+	r := newRig(t, Config{})
+	r.connect("a", Allow{MAC: macOfA})
+	for _, frame := range [][]byte{eth(ownMAC, macOfA, 0), superFrame(ownMAC, macOfA, 0, 100, 0).Data} {
+		r.remotes["a"].Receive(frame, 38)
+		r.remotes["a"].Receive(frame, 511)
+	}
+	r.remotes["a"].Flush()
+	if c := r.sw.Counters().FromRemotes; c.Frames != 0 || c.Dropped[DropMalformed] != 4 || len(r.host.frames) != 0 {
+		t.Errorf("counters %+v, and %d frames for the host", c, len(r.host.frames))
 	}
 }

@@ -217,7 +217,7 @@ func TestFloodOfAddresses(t *testing.T) {
 	for n := range 1100 {
 		for name := range 40 {
 			src := MAC{2, 2, byte(name), byte(n >> 16), byte(n >> 8), byte(n)}
-			r.remotes[strconv.Itoa(name)].Receive(eth(broadcast, src, 0))
+			r.remotes[strconv.Itoa(name)].Receive(eth(broadcast, src, 0), 0)
 			r.remotes[strconv.Itoa(name)].Flush()
 		}
 	}
@@ -262,7 +262,7 @@ func TestQueueIsBounded(t *testing.T) {
 	r := newRig(t, Config{})
 	r.connect("a", Allow{MAC: macOfA})
 	for n := range 1000 {
-		r.remotes["a"].Receive(eth(ownMAC, macOfA, 0))
+		r.remotes["a"].Receive(eth(ownMAC, macOfA, 0), 0)
 		if waiting := n + 1 - len(r.host.frames); waiting >= 128 {
 			t.Fatalf("%d frames wait for a Flush", waiting)
 		}
@@ -419,8 +419,8 @@ func TestDeviceErrorIsCounted(t *testing.T) {
 	r := newRig(t, Config{})
 	r.connect("a", Allow{MAC: macOfA})
 	r.host.err = errors.New("input/output error")
-	r.remotes["a"].Receive(eth(ownMAC, macOfA, 0))
-	r.remotes["a"].Receive(eth(ownMAC, macOfA, 0))
+	r.remotes["a"].Receive(eth(ownMAC, macOfA, 0), 0)
+	r.remotes["a"].Receive(eth(ownMAC, macOfA, 0), 0)
 	r.remotes["a"].Flush()
 	if got := r.sw.Counters().FromRemotes.Dropped[DropDevice]; got != 2 {
 		t.Errorf("%d frames counted as refused by the host, want 2", got)
@@ -430,7 +430,7 @@ func TestDeviceErrorIsCounted(t *testing.T) {
 func TestNoDevice(t *testing.T) {
 	sw := NewSwitch(Config{MAC: ownMAC})
 	a := sw.Connect("a", &tape{}, Allow{MAC: macOfA})
-	a.Receive(eth(broadcast, host1, 0))
+	a.Receive(eth(broadcast, host1, 0), 0)
 	a.Flush()
 	got := sw.Counters().FromRemotes
 	if got.Frames != 0 || got.Dropped[DropDevice] != 1 {

@@ -59,24 +59,24 @@ func (t *TAP) Read(frames []Frame) (int, error) {
 }
 
 // drain reads until the queue is empty. It reports false to be called again when
-// there is something to read.
+// there is something to read. Its calls are raw, as those of peer/udp: none blocks.
 func (r *tapReader) drain(fd uintptr) bool {
 	limit := min(len(r.frames), readFrames)
 	for r.n < limit && r.used+r.slot <= len(r.arena) {
 		slot := r.arena[r.used : r.used+r.slot]
-		n, err := unix.Read(int(fd), slot)
+		got, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(slot))), uintptr(len(slot)))
 		switch {
-		case err == unix.EAGAIN:
+		case errno == unix.EAGAIN:
 			return r.n > 0
-		case err == unix.EINTR:
+		case errno == unix.EINTR:
 			continue
-		case err != nil:
-			r.err = err // EBADFD: the interface was deleted
+		case errno != 0:
+			r.err = errno // EBADFD: the interface was deleted
 			return true
-		case n <= vnetHdrLen:
+		case got <= vnetHdrLen:
 			continue
 		}
-		n = min(n, len(slot)) // the kernel returns the frame's length also where it cut it off
+		n := min(int(got), len(slot)) // the kernel returns the frame's length also where it cut it off
 		header, _ := offload.ParseHeader(slot)
 		r.frames[r.n] = Frame{Data: slot[vnetHdrLen:n:n], Header: header}
 		r.n++
@@ -124,7 +124,7 @@ func (w *tapWriter) drain(fd uintptr) bool {
 		if frame := &w.frames[0]; len(frame.Data) > 0 {
 			frame.Put(w.header[:])
 			w.iov[1] = iovec(frame.Data)
-			_, _, errno := unix.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&w.iov[0])), uintptr(len(w.iov)))
+			_, _, errno := unix.RawSyscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&w.iov[0])), uintptr(len(w.iov)))
 			switch {
 			case errno == unix.EAGAIN:
 				return false

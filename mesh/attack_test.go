@@ -45,7 +45,7 @@ func (v *villain) Met(*hello.Result, netip.AddrPort) {}
 func (v *villain) STUN(netip.AddrPort, []byte)       {}
 func (v *villain) Changed(*peer.Remote)              {}
 func (v *villain) Flush()                            {}
-func (v *villain) Receive([]byte)                    { v.mu.Lock(); v.frame++; v.mu.Unlock() }
+func (v *villain) Receive([]byte, int)               { v.mu.Lock(); v.frame++; v.mu.Unlock() }
 func (v *villain) Control(_ *peer.Remote, msg []byte) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -255,13 +255,13 @@ func TestMemberForgesFrames(t *testing.T) {
 		a, b, _, evil := trio(t, w)
 		for _, src := range []l2.MAC{b.mac(), a.mac(), {0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, {1, 0, 0x5e, 0, 0, 1}} {
 			for i := range uint32(100) {
-				evil[0].Send(l2test.Frame(a.mac(), src, i, 100))
-				evil[0].Send(l2test.Frame(broadcast, src, i, 100))
+				evil[0].Send(l2test.Frame(a.mac(), src, i, 100), 0)
+				evil[0].Send(l2test.Frame(broadcast, src, i, 100), 0)
 			}
 			evil[0].Flush()
 		}
 		for _, n := range []int{0, 1, 13, 14, 15} {
-			evil[0].Send(make([]byte, n))
+			evil[0].Send(make([]byte, n), 0)
 		}
 		evil[0].Flush()
 		if f := a.take(time.Second); f != nil {
@@ -275,7 +275,7 @@ func TestMemberForgesFrames(t *testing.T) {
 		})
 		got := passes(a, b, 100, func(int) {
 			for range 50 {
-				evil[0].Send(make([]byte, 9000))
+				evil[0].Send(make([]byte, 9000), 0)
 			}
 			evil[0].Flush()
 		})
@@ -305,8 +305,8 @@ func TestPendingGetsNothing(t *testing.T) {
 				body[0], body[1] = byte(kind), byte(kind)
 				r.SendControl(body)
 				r.SendControl(append([]byte{byte(kind), 0}, body[:20]...)) // of kind 4: a ping
-				r.Send(l2test.Frame(a.mac(), broadcast, 1, 100))
-				r.Send(make([]byte, 5000))
+				r.Send(l2test.Frame(a.mac(), broadcast, 1, 100), 0)
+				r.Send(make([]byte, 5000), 0)
 				r.Flush()
 			}
 			a.send(broadcast, uint32(kind))

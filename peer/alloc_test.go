@@ -63,8 +63,8 @@ func (p *pipe) Close() error {
 // sink counts frames.
 type sink struct{ frames atomic.Int64 }
 
-func (s *sink) Receive([]byte) { s.frames.Add(1) }
-func (s *sink) Flush()         {}
+func (s *sink) Receive([]byte, int) { s.frames.Add(1) }
+func (s *sink) Flush()              {}
 
 // deaf is an observer without interest.
 type deaf struct{}
@@ -124,6 +124,13 @@ func pair(t testing.TB) (toB, toA *Remote, a, b *pipe) {
 		}
 		time.Sleep(time.Millisecond)
 	}
+	for began := time.Now(); !remotes[0].session.SendKey().Far.Settled.Load(); time.Sleep(time.Millisecond) {
+		remotes[0].Send(make([]byte, 60), 0) // the question what the other can goes with frames
+		remotes[0].Flush()
+		if time.Since(began) > 10*time.Second {
+			t.Fatal("no answer within 10 s")
+		}
+	}
 	return remotes[0], remotes[1], a, b
 }
 
@@ -135,7 +142,7 @@ func TestSendDoesNotAllocate(t *testing.T) {
 		frame := make([]byte, size)
 		allocs := testing.AllocsPerRun(500, func() {
 			for range 8 {
-				toB.Send(frame)
+				toB.Send(frame, 0)
 			}
 			toB.Flush()
 		})
@@ -156,7 +163,7 @@ func TestReceiveDoesNotAllocate(t *testing.T) {
 		frame := make([]byte, size)
 		var sealed []udp.Packet
 		for range runs + 1 { // AllocsPerRun calls once more to warm up
-			toB.Send(frame)
+			toB.Send(frame, 0)
 			toB.Flush()
 			sealed = append(sealed, udp.Packet{Addr: a.at, Data: bytes.Clone(a.kept), Seg: toB.segment(len(a.kept))})
 		}
@@ -192,7 +199,7 @@ func BenchmarkSend(b *testing.B) {
 	b.SetBytes(int64(len(frame)))
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		toB.Send(frame)
+		toB.Send(frame, 0)
 		if i%32 == 31 {
 			toB.Flush()
 		}

@@ -245,7 +245,7 @@ func TestGarbageDoesNotDisturb(t *testing.T) {
 		in := newNetwork(t)
 		a, b := start(t, net, in, "a", "198.18.0.1"), start(t, net, in, "b", "198.18.0.2")
 		meet(t, a, b)
-		b.remote(a).Send(frame(60, 0))
+		b.remote(a).Send(frame(60, 0), 0)
 		b.remote(a).Flush()
 		eventually(t, time.Second, "a session", func() bool { return a.remote(b).Up() && len(a.received()) == 1 })
 		heads := [][]byte{{0xd1, 1, 1, 0}, {0xd2, 1, 0, 0}, {1, 0, 0, 0}, {2, 0, 0, 0}, {3, 0, 0, 0}, {4, 0, 0, 0}, {0, 1}, {0xd3}, {0x45}, {}}
@@ -259,7 +259,7 @@ func TestGarbageDoesNotDisturb(t *testing.T) {
 			copy(msg, heads[r.IntN(len(heads))])
 			net.Inject(source(r.IntN(1<<16)), a.at, msg)
 			if i%200 == 0 {
-				b.remote(a).Send(frame(60, i))
+				b.remote(a).Send(frame(60, i), 0)
 				b.remote(a).Flush()
 				sent++
 				synctest.Wait()
@@ -293,7 +293,7 @@ func TestHandshakeUnderInitiations(t *testing.T) {
 			for j := range 400 {
 				net.Inject(source(i*400+j), a.at, initiation())
 			}
-			b.remote(a).Send(frame(60, 1))
+			b.remote(a).Send(frame(60, 1), 0)
 			b.remote(a).Flush()
 			time.Sleep(20 * time.Millisecond)
 			if time.Since(began) > 10*time.Second {
@@ -354,7 +354,7 @@ func (n *node) seen(of *node) seen {
 func talk(a, b *node, d time.Duration) {
 	for began := time.Now(); time.Since(began) < d; {
 		for _, p := range [][2]*node{{a, b}, {b, a}} {
-			p[0].remote(p[1]).Send(frame(200, 1))
+			p[0].remote(p[1]).Send(frame(200, 1), 0)
 			p[0].remote(p[1]).Flush()
 		}
 		time.Sleep(500 * time.Millisecond)
@@ -553,7 +553,7 @@ func TestStolenKeyName(t *testing.T) {
 				if first == "member" {
 					claim()
 				}
-				b.remote(a).Send(frame(60, 1))
+				b.remote(a).Send(frame(60, 1), 0)
 				b.remote(a).Flush()
 				eventually(t, 2*time.Second, "a frame of the member", func() bool { return len(a.received()) == 1 })
 				a.engine.Forget(thief.Public().ID())
@@ -593,7 +593,7 @@ func TestWaitingFramesAreBounded(t *testing.T) {
 		broadcast := frame(1500, 1)
 		for range 128 {
 			for _, r := range remotes {
-				r.Send(broadcast)
+				r.Send(broadcast, 0)
 			}
 		}
 		if grown := int64(heap()) - int64(before); grown > 16<<20 {
@@ -606,7 +606,7 @@ func TestWaitingFramesAreBounded(t *testing.T) {
 		synctest.Wait()
 		b := start(t, net, in, "b", "198.18.0.2") // what was given back can be used
 		meet(t, a, b)
-		a.remote(b).Send(broadcast)
+		a.remote(b).Send(broadcast, 0)
 		a.remote(b).Flush()
 		eventually(t, 2*time.Second, "a frame", func() bool { return len(b.received()) == 1 })
 	})
@@ -620,9 +620,9 @@ func TestEndedEngineTakesCalls(t *testing.T) {
 		a, b := start(t, net, in, "a", "198.18.0.1"), start(t, net, in, "b", "198.18.0.2")
 		meet(t, a, b)
 		r := a.remote(b)
-		r.Send(frame(60, 1))
+		r.Send(frame(60, 1), 0)
 		a.stop()
-		r.Send(frame(60, 1))
+		r.Send(frame(60, 1), 0)
 		r.Flush()
 		r.Want()
 		r.Rest()

@@ -27,7 +27,7 @@ func BenchmarkSendAndReceive(b *testing.B) {
 			b.ReportAllocs()
 			sent := 0
 			for b.Loop() {
-				toB.Send(frame)
+				toB.Send(frame, 0)
 				toB.Flush()
 				p.Data, p.Seg = a.kept, toB.segment(len(a.kept))
 				rx.packet(&p)

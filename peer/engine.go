@@ -67,6 +67,8 @@ type Config struct {
 	Hello    hello.Config
 	Observer Observer
 	Logger   *slog.Logger
+
+	WholeChecksums bool // neither leave checksums out nor take frames without; for comparisons
 }
 
 // Engine carries frames and control messages to and from other nodes.
@@ -76,6 +78,7 @@ type Engine struct {
 	carriers map[way.Class]udp.Conn
 	observer Observer
 	log      *slog.Logger
+	features uint32 // that remotes are told
 	now      func() time.Time
 	base     time.Time // stamps count from here, so that a step of the wall clock does not touch them
 	excluded atomic.Pointer[[]netip.Prefix]
@@ -139,6 +142,9 @@ func New(cfg Config) (*Engine, error) {
 		strangerQ:  make(chan *datagram, strangerQueue),
 		relayQ:     make(chan relayMessage, relayQueue),
 		kick:       make(chan struct{}, 1),
+	}
+	if !cfg.WholeChecksums {
+		e.features = featurePartial
 	}
 	now := e.now()
 	e.base = now.Add(-time.Hour)

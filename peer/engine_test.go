@@ -58,11 +58,13 @@ type node struct {
 	at       netip.AddrPort
 	cfg      hello.Config
 	carriers map[way.Class]udp.Conn
+	older    bool // it knows nothing of checksums that are left out
 
 	mu      sync.Mutex
 	met     []*hello.Result
 	control []string
 	frames  [][]byte
+	starts  []int // of the checksums that were left out, by frame
 	stop    func()
 }
 
@@ -90,9 +92,10 @@ func (n *node) Control(from *peer.Remote, msg []byte) {
 func (n *node) STUN(netip.AddrPort, []byte) {}
 func (n *node) Changed(*peer.Remote)        {}
 func (n *node) Flush()                      {}
-func (n *node) Receive(frame []byte) {
+func (n *node) Receive(frame []byte, csumStart int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.starts = append(n.starts, csumStart)
 	n.frames = append(n.frames, bytes.Clone(frame))
 }
 
@@ -145,7 +148,7 @@ func (n *node) run() {
 	}
 	n.at = netip.AddrPortFrom(n.host.Addrs()[0], port)
 	log := slog.New(slog.NewTextHandler(n.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	n.engine, err = peer.New(peer.Config{Identity: n.identity, Conns: []udp.Conn{conn}, Carriers: n.carriers, Hello: n.cfg, Observer: n, Logger: log})
+	n.engine, err = peer.New(peer.Config{Identity: n.identity, Conns: []udp.Conn{conn}, Carriers: n.carriers, Hello: n.cfg, Observer: n, Logger: log, WholeChecksums: n.older})
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -214,7 +217,7 @@ func TestFramesBetweenMembers(t *testing.T) {
 		meet(t, a, b)
 		sizes := []int{60, 1000, 1300, 1514, 1518}
 		for i, size := range sizes { // the first finds no session and waits for it
-			a.remote(b).Send(frame(size, i+1))
+			a.remote(b).Send(frame(size, i+1), 0)
 			a.remote(b).Flush()
 		}
 		took := eventually(t, time.Second, "frames arrive", func() bool { return len(b.received()) == len(sizes) })
@@ -226,7 +229,7 @@ func TestFramesBetweenMembers(t *testing.T) {
 				t.Errorf("frame %d differs", i)
 			}
 		}
-		b.remote(a).Send(frame(60, 9))
+		b.remote(a).Send(frame(60, 9), 0)
 		b.remote(a).Flush()
 		eventually(t, time.Second, "an answer arrives", func() bool { return len(a.received()) == 1 })
 	})
@@ -239,7 +242,7 @@ func TestPathGrowsTo1500(t *testing.T) {
 		in := newNetwork(t)
 		a, b := start(t, net, in, "a", "198.18.0.1"), start(t, net, in, "b", "198.18.0.2")
 		meet(t, a, b)
-		a.remote(b).Send(frame(60, 1))
+		a.remote(b).Send(frame(60, 1), 0)
 		a.remote(b).Flush()
 		eventually(t, 5*time.Second, "path of 1500", func() bool { return a.remote(b).Status().PathMTU == 1500 })
 	})
@@ -258,7 +261,7 @@ func TestStartUnderLoss(t *testing.T) {
 				meet(t, a, b)
 				began := time.Now()
 				for len(b.received()) == 0 {
-					a.remote(b).Send(frame(60, 1))
+					a.remote(b).Send(frame(60, 1), 0)
 					a.remote(b).Flush()
 					time.Sleep(50 * time.Millisecond)
 					synctest.Wait()
@@ -303,9 +306,9 @@ func TestPendingPassesControlOnly(t *testing.T) {
 			return len(member.control) > 0
 		})
 		for range 10 {
-			toMember.Send(frame(60, 1))
+			toMember.Send(frame(60, 1), 0)
 			toMember.Flush()
-			toJoiner.Send(frame(60, 1))
+			toJoiner.Send(frame(60, 1), 0)
 			toJoiner.Flush()
 		}
 		time.Sleep(time.Second)
@@ -326,9 +329,9 @@ func TestAddressChange(t *testing.T) {
 		a.host.SetLink(line, line)
 		meet(t, a, b)
 		ping := func() { // both directions at 50 Hz
-			a.remote(b).Send(frame(60, 1))
+			a.remote(b).Send(frame(60, 1), 0)
 			a.remote(b).Flush()
-			b.remote(a).Send(frame(60, 2))
+			b.remote(a).Send(frame(60, 2), 0)
 			b.remote(a).Flush()
 			time.Sleep(20 * time.Millisecond)
 			synctest.Wait()
@@ -360,7 +363,7 @@ func TestRestartOfOneSide(t *testing.T) {
 		in := newNetwork(t)
 		a, b := start(t, net, in, "a", "198.18.0.1"), start(t, net, in, "b", "198.18.0.2")
 		meet(t, a, b)
-		a.remote(b).Send(frame(60, 1))
+		a.remote(b).Send(frame(60, 1), 0)
 		a.remote(b).Flush()
 		eventually(t, time.Second, "a frame arrives", func() bool { return len(b.received()) == 1 })
 		b.stop()
@@ -373,7 +376,7 @@ func TestRestartOfOneSide(t *testing.T) {
 		remote.Want() // it looks for its neighbours at the start
 		began := time.Now()
 		for len(b.received()) < 2 {
-			a.remote(b).Send(frame(60, 2))
+			a.remote(b).Send(frame(60, 2), 0)
 			a.remote(b).Flush()
 			time.Sleep(20 * time.Millisecond)
 			synctest.Wait()
@@ -390,7 +393,7 @@ func TestIdleSessionEnds(t *testing.T) {
 		in := newNetwork(t)
 		a, b := start(t, net, in, "a", "198.18.0.1"), start(t, net, in, "b", "198.18.0.2")
 		meet(t, a, b)
-		a.remote(b).Send(frame(60, 1))
+		a.remote(b).Send(frame(60, 1), 0)
 		a.remote(b).Flush()
 		eventually(t, time.Second, "a session", func() bool { return a.remote(b).Status().Up })
 		time.Sleep(4 * time.Minute)
@@ -419,7 +422,7 @@ func TestRekeyUnderTraffic(t *testing.T) {
 		meet(t, a, b)
 		sent := 0
 		for began := time.Now(); time.Since(began) < 7*time.Minute; sent++ {
-			a.remote(b).Send(frame(60, sent))
+			a.remote(b).Send(frame(60, sent), 0)
 			a.remote(b).Flush()
 			time.Sleep(100 * time.Millisecond)
 			synctest.Wait()

@@ -79,7 +79,7 @@ func (r *Remote) seekDirect(wanted bool, now time.Time) (wake time.Time) {
 
 // whisper sends a control message that does not count as use of the session.
 func (r *Remote) whisper(msg []byte) {
-	if r.transmit(inner.KindControl, msg) {
+	if r.transmit(inner.Header{Kind: inner.KindControl}, msg) {
 		r.Flush()
 	}
 }

@@ -211,7 +211,7 @@ func direct(r *peer.Remote) bool {
 // chat sends a frame each way now and then, so that the pair is in use.
 func chat(a, b *peer.Remote) {
 	for _, r := range []*peer.Remote{a, b} {
-		r.Send(frame(60, 1))
+		r.Send(frame(60, 1), 0)
 		r.Flush()
 	}
 }

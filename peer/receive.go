@@ -128,12 +128,12 @@ func (rx *receiver) transport(b []byte, from netip.AddrPort) {
 	if len(plain) == 0 {
 		return
 	}
-	kind, body, err := inner.Parse(plain)
+	h, body, err := inner.Parse(plain)
 	if err != nil {
 		e.counts.Malformed.Add(1)
 		return
 	}
-	rx.body(r, kind, body)
+	rx.body(entry, h, body)
 }
 
 // heard notes that the remote is alive at that address. Data never moves a
@@ -153,10 +153,11 @@ func (rx *receiver) heard(r *Remote, from netip.AddrPort) {
 	}
 }
 
-func (rx *receiver) body(r *Remote, kind inner.Kind, body []byte) {
-	switch kind {
+func (rx *receiver) body(from keyEntry, h inner.Header, body []byte) {
+	r := from.remote
+	switch h.Kind {
 	case inner.KindFrame:
-		rx.frame(r, body)
+		rx.frame(r, body, h.CsumStart)
 	case inner.KindFragment:
 		if Class(r.class.Load()) != Member {
 			r.drops.Add(1)
@@ -165,26 +166,38 @@ func (rx *receiver) body(r *Remote, kind inner.Kind, body []byte) {
 		r.pieceMu.Lock()
 		frame, ok := r.pieces.Add(body, rx.now)
 		if ok {
-			rx.frame(r, frame)
+			rx.frame(r, frame, h.CsumStart) // as the piece that came last says
 		}
 		r.pieceMu.Unlock()
 	case inner.KindControl:
-		if len(body) > 0 && body[0] == controlCall {
-			r.called(body[1:])
-			return
-		}
-		r.lastUsed.Store(rx.stamp)
-		if len(body) > 0 && body[0] == kindRelay {
-			rx.engine.enqueueRelay(r, body[1:])
-			return
-		}
-		rx.engine.observer.Control(r, body)
+		rx.control(from, body)
 	default:
 		rx.engine.counts.Malformed.Add(1)
 	}
 }
 
-func (rx *receiver) frame(r *Remote, frame []byte) {
+// control takes the messages that are between engines. The others are mesh's.
+func (rx *receiver) control(from keyEntry, body []byte) {
+	kind := byte(0)
+	if len(body) > 0 {
+		kind = body[0]
+	}
+	r := from.remote
+	switch kind {
+	case controlCall:
+		r.called(body[1:])
+	case controlFeatures:
+		rx.features(from, body)
+	case kindRelay:
+		r.lastUsed.Store(rx.stamp)
+		rx.engine.enqueueRelay(r, body[1:])
+	default:
+		r.lastUsed.Store(rx.stamp)
+		rx.engine.observer.Control(r, body)
+	}
+}
+
+func (rx *receiver) frame(r *Remote, frame []byte, csumStart int) {
 	if Class(r.class.Load()) != Member {
 		r.drops.Add(1)
 		return
@@ -197,7 +210,7 @@ func (rx *receiver) frame(r *Remote, frame []byte) {
 	r.lastUsed.Store(rx.stamp)
 	r.carried.Store(rx.stamp)
 	r.rxBytes.Add(uint64(len(frame)))
-	(*sink).Receive(frame)
+	(*sink).Receive(frame, csumStart)
 	for _, s := range rx.sinks {
 		if s == *sink {
 			return

@@ -156,7 +156,7 @@ func (e *Engine) sendRelayMessage(m relay.Message, now time.Time) {
 		return
 	}
 	r.lastUsed.Store(e.stamp(now))
-	if r.transmit(inner.KindControl, append([]byte{kindRelay}, m.Body...)) {
+	if r.transmit(inner.Header{Kind: inner.KindControl}, append([]byte{kindRelay}, m.Body...)) {
 		r.Flush()
 	}
 }

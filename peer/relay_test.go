@@ -74,7 +74,7 @@ func newTriangle(t *testing.T, relays int) *triangle {
 }
 
 func send(to *peer.Remote, f []byte) {
-	to.Send(f)
+	to.Send(f, 0)
 	to.Flush()
 }
 
@@ -98,4 +98,3 @@ func TestRelayed(t *testing.T) {
 		}
 	})
 }
-

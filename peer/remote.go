@@ -40,8 +40,9 @@ const (
 
 // FrameSink is where frames of one remote go: a port of the switch.
 type FrameSink interface {
-	// Receive takes one decrypted frame, borrowed for the call.
-	Receive(frame []byte)
+	// Receive takes one decrypted frame, borrowed for the call. A csumStart other
+	// than 0 is as the remote says (PROTOCOL.md, 4.1): nothing has looked at it.
+	Receive(frame []byte, csumStart int)
 	// Flush ends a batch.
 	Flush()
 }

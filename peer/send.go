@@ -108,19 +108,26 @@ func (b *batch) flush() {
 
 // Send queues one Ethernet frame towards the remote. The frame is borrowed for
 // the call. Without a session it waits, for a second at most, while one is made.
-func (r *Remote) Send(frame []byte) {
+//
+// A csumStart other than 0 says where the transport header begins whose checksum was
+// left out. Send reports false when the remote has to get it whole for now.
+func (r *Remote) Send(frame []byte, csumStart int) bool {
 	if Class(r.class.Load()) != Member {
 		r.drops.Add(1)
-		return
+		return true
 	}
 	if !r.touched.Load() {
 		r.touch()
 	}
-	if r.waiting.Load() > 0 || !r.transmit(inner.KindFrame, frame) {
+	if r.waiting.Load() > 0 || !r.transmit(inner.Header{Kind: inner.KindFrame, CsumStart: csumStart}, frame) {
+		if csumStart != 0 {
+			return false
+		}
 		r.wait(frame)
-		return
+		return true
 	}
 	r.txBytes.Add(uint64(len(frame)))
+	return true
 }
 
 // touch notes, once for all frames up to a Flush, that the remote is in use: a look
@@ -151,6 +158,7 @@ func (r *Remote) Flush() {
 	if r.tx == nil {
 		return
 	}
+	r.offer(r.tx)
 	r.tx.flush()
 	batches.Put(r.tx)
 	r.tx = nil
@@ -162,7 +170,7 @@ func (r *Remote) Flush() {
 func (r *Remote) SendControl(msg []byte) bool {
 	now := r.engine.stamp(r.engine.now())
 	before := r.lastUsed.Swap(now)
-	if !r.transmit(inner.KindControl, msg) {
+	if !r.transmit(inner.Header{Kind: inner.KindControl}, msg) {
 		r.engine.attend(r)
 		return false
 	}
@@ -174,22 +182,23 @@ func (r *Remote) SendControl(msg []byte) bool {
 }
 
 // transmit seals one body into the batch, in pieces if the path is too small
-// for it. It reports false when there is no key or no path.
-func (r *Remote) transmit(kind inner.Kind, body []byte) bool {
+// for it. It reports false when there is no key or no path, or when who has the key
+// does not take checksums that are left out.
+func (r *Remote) transmit(h inner.Header, body []byte) bool {
 	key, to := r.session.SendKey(), r.route.Load()
-	if key == nil || to == nil {
+	if key == nil || to == nil || (h.CsumStart != 0 && !r.takesPartial(key)) {
 		return false
 	}
 	r.txMu.Lock()
 	defer r.txMu.Unlock()
 	if len(body) <= to.maxBody {
-		return r.seal(key, to, kind, nil, body)
+		return r.seal(key, to, h, nil, body)
 	}
-	return r.sealPieces(key, to, kind, body)
+	return r.sealPieces(key, to, h, body)
 }
 
 // seal appends one transport message, whose body is head and then tail. r.txMu is held.
-func (r *Remote) seal(key *wireguard.Keypair, to *route, kind inner.Kind, head, tail []byte) bool {
+func (r *Remote) seal(key *wireguard.Keypair, to *route, h inner.Header, head, tail []byte) bool {
 	b := r.batchFor(to)
 	start := len(b.arena)
 	if to.via != nil {
@@ -198,7 +207,7 @@ func (r *Remote) seal(key *wireguard.Keypair, to *route, kind inner.Kind, head, 
 	}
 	at := len(b.arena) + wireguard.HeaderSize
 	plain := b.arena[at:at:cap(b.arena)]
-	plain = inner.AppendHeader(plain, kind, len(head)+len(tail))
+	plain = inner.AppendHeader(plain, h, len(head)+len(tail))
 	plain = append(append(plain, head...), tail...)
 	if pad := inner.PadTo(len(plain), to.maxPlain) - len(plain); pad > 0 {
 		plain = append(plain, zeros[:pad]...)
@@ -211,7 +220,7 @@ func (r *Remote) seal(key *wireguard.Keypair, to *route, kind inner.Kind, head, 
 	}
 	b.arena = sealed
 	b.added(len(sealed) - start)
-	if control := kind == inner.KindControl; b.key != key || b.control != control {
+	if control := h.Kind == inner.KindControl; b.key != key || b.control != control {
 		b.key, b.control = key, control
 		r.mark(key, to, control)
 	}
@@ -237,17 +246,18 @@ func (r *Remote) mark(key *wireguard.Keypair, to *route, control bool) {
 var zeros [16]byte
 
 // sealPieces sends a frame that is too large for the path as fragments. r.txMu is held.
-func (r *Remote) sealPieces(key *wireguard.Keypair, to *route, kind inner.Kind, body []byte) bool {
+func (r *Remote) sealPieces(key *wireguard.Keypair, to *route, h inner.Header, body []byte) bool {
 	count := fragment.Pieces(len(body), to.maxBody)
-	if kind != inner.KindFrame || count == 0 {
+	if h.Kind != inner.KindFrame || count == 0 {
 		r.drops.Add(1)
 		return true // a session would not help
 	}
 	r.nextFrame++
+	h.Kind = inner.KindFragment
 	var header [fragment.HeaderLen]byte
 	for i := range count {
 		head := fragment.Append(header[:0], r.nextFrame, i, count, nil)
-		if !r.seal(key, to, inner.KindFragment, head, fragment.Piece(body, i, count)) {
+		if !r.seal(key, to, h, head, fragment.Piece(body, i, count)) {
 			return false
 		}
 	}
@@ -323,7 +333,7 @@ func (r *Remote) drain(now time.Time) {
 		w := r.wq[0]
 		if now.Sub(w.since) > maxQueueAge {
 			r.drops.Add(1)
-		} else if !r.transmit(inner.KindFrame, w.data) {
+		} else if !r.transmit(inner.Header{Kind: inner.KindFrame}, w.data) {
 			break
 		} else {
 			r.txBytes.Add(uint64(len(w.data)))

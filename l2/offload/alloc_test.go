@@ -29,14 +29,14 @@ func TestNoAllocation(t *testing.T) {
 		},
 		"merge": func() {
 			for _, b := range frames {
-				m.Add(b)
+				m.Add(b, 0)
 			}
 			m.Frames()
 			m.Reset()
 		},
 		"merge, with holes": func() {
 			for _, b := range interleaved {
-				m.Add(b)
+				m.Add(b, 0)
 			}
 			m.Frames()
 			m.Reset()
@@ -67,7 +67,7 @@ func BenchmarkMerge(b *testing.B) {
 	b.SetBytes(int64(1440 * len(frames)))
 	for b.Loop() {
 		for _, frame := range frames {
-			m.Add(frame)
+			m.Add(frame, 0)
 		}
 		m.Frames()
 		m.Reset()
@@ -85,7 +85,7 @@ func BenchmarkMergeNothing(b *testing.B) { // what small packets pay
 	m := &Merger{Features: All}
 	for b.Loop() {
 		for _, frame := range frames {
-			m.Add(frame)
+			m.Add(frame, 0)
 		}
 		m.Frames()
 		m.Reset()

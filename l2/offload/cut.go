@@ -11,17 +11,22 @@ const (
 	minSegment = 64
 )
 
-// Cutter makes frames of what a host hands over: segments of super-frames, whole
-// checksums where the host left them out, and smaller segments where a path
-// needs them. It can be asked for one frame after the other, so that a
-// super-frame may have any number. The zero value is ready for Begin.
+// Cutter makes frames of what a host hands over: segments of super-frames, and
+// smaller segments where a path needs them. It can be asked for one frame after the
+// other, so that a super-frame may have any number. The zero value is ready for
+// Begin.
+//
+// Checksums that the host has left out stay out where the receiver can tell where
+// they belong (CsumStart), until Complete is called. Others are filled in.
 //
 // It works in place. The headers of a segment are written over the end of the
 // segment before, which has gone by then: nothing is copied but headers.
 type Cutter struct {
 	data   []byte
 	header [maxHeader]byte // of the super-frame; what differs between segments is zero
+	frame  []byte          // the last that Next has returned
 	pkt    packet
+	start  int  // CsumStart
 	cut    bool // else data is the one frame
 	done   bool
 	mss    int // payload of each segment but the last
@@ -31,7 +36,7 @@ type Cutter struct {
 	flags  uint8
 
 	// Sums of what is the same in all segments: the IPv4 header; the
-	// pseudo-header and transport header.
+	// pseudo-header, and the transport header unless its checksum stays out.
 	ipSum, fixed uint64
 }
 
@@ -42,7 +47,7 @@ type Cutter struct {
 // It reports false when the header does not fit the frame: it is to be dropped, and
 // Next has nothing.
 func (c *Cutter) Begin(f Frame, limit int) bool {
-	c.data, c.at, c.cut, c.done = f.Data, 0, false, false
+	c.data, c.frame, c.start, c.at, c.cut, c.done = f.Data, nil, 0, 0, false, false
 	ok := c.accept(f, limit)
 	c.done = !ok
 	return ok
@@ -126,7 +131,12 @@ func (c *Cutter) begin(mss int) bool {
 	} else {
 		clear(transport[4:8])
 	}
-	c.fixed = uint64(fold(sum(transport, addresses(b, p.l3, p.v6, p.proto))))
+	c.fixed = addresses(b, p.l3, p.v6, p.proto)
+	if p.plain(b) {
+		c.start = p.l4
+	} else {
+		c.fixed = uint64(fold(sum(transport, c.fixed)))
+	}
 	return true
 }
 
@@ -136,19 +146,26 @@ func (c *Cutter) beginWhole(f Frame, limit int) bool {
 	partial := f.Flags&FlagNeedsCsum != 0
 	if limit > 0 && len(f.Data) > limit {
 		p, ok := parse(f.Data)
-		if ok && p.proto == protoTCP && limit-p.end >= minSegment && (!partial && p.sound(f.Data) || partial && p.leftOut(f)) {
+		if ok && p.proto == protoTCP && limit-p.end >= minSegment && (!partial && p.sound(f.Data, false) || partial && p.leftOut(f)) {
 			c.pkt = p
 			if c.unfragmented() && sizable(f.Data[p.l4:]) {
 				return c.begin(limit - p.end)
 			}
 		}
 	}
-	return !partial || complete(f)
+	if !partial {
+		return true
+	}
+	if p, ok := parse(f.Data); ok && p.leftOut(f) {
+		c.pkt, c.start = p, p.l4
+		return true
+	}
+	return complete(f)
 }
 
 // leftOut reports that it is the packet's own checksum that f leaves to us.
 func (p packet) leftOut(f Frame) bool {
-	return int(f.CsumStart) == p.l4 && f.CsumOffset == csumOfTCP
+	return int(f.CsumStart) == p.l4 && int(f.CsumOffset) == p.csumOffset()
 }
 
 // complete fills in a checksum that the host left out. It reports false when there
@@ -159,11 +176,32 @@ func complete(f Frame) bool {
 		return false
 	}
 	s := ^fold(sum(f.Data[start:], 0)) // the field has the pseudo-header in it
-	if s == 0 && f.CsumOffset == csumOfUDP {
-		s = 0xffff // RFC 768: zero is for none
+	if f.CsumOffset == csumOfUDP {
+		s = noZero(s)
 	}
 	putSum(f.Data[at:], s)
 	return true
+}
+
+// noZero is for UDP, where a checksum of zero stands for none (RFC 768).
+func noZero(s uint16) uint16 {
+	if s == 0 {
+		return 0xffff
+	}
+	return s
+}
+
+// CsumStart says of what Next returns where the transport header begins whose
+// checksum is left out: its field holds the sum of the pseudo-header. 0: none is.
+func (c *Cutter) CsumStart() int { return c.start }
+
+// Complete fills in the checksum of the frame that Next has returned, for a receiver
+// that does not do it, and returns the frame.
+func (c *Cutter) Complete() []byte {
+	if c.start != 0 {
+		c.pkt.complete(c.frame)
+	}
+	return c.frame
 }
 
 // Next returns the next frame, valid until the next call, and false when there is
@@ -173,7 +211,7 @@ func (c *Cutter) Next() ([]byte, bool) {
 		return nil, false
 	}
 	if !c.cut {
-		c.done = true
+		c.done, c.frame = true, c.data
 		return c.data, true
 	}
 	p := &c.pkt
@@ -182,7 +220,7 @@ func (c *Cutter) Next() ([]byte, bool) {
 	copy(b, c.header[:p.end])
 	c.done = end == len(c.data)-p.end
 	c.finish(b)
-	c.at = end
+	c.at, c.frame = end, b
 	return b, true
 }
 
@@ -199,22 +237,25 @@ func (c *Cutter) finish(b []byte) {
 		c.id++
 	}
 	size := uint16(len(b) - p.l4)
-	acc := sum(b[p.end:], c.fixed+word(size))
+	acc := c.fixed + word(size)
+	if c.start == 0 {
+		acc = uint64(fold(sum(b[p.end:], acc)))
+	}
 	if p.proto == protoTCP {
-		c.finishTCP(b[p.l4:], uint64(fold(acc)))
+		c.finishTCP(b[p.l4:], acc)
 		return
 	}
 	udp := b[p.l4:]
 	binary.BigEndian.PutUint16(udp[4:], size)
-	s := ^fold(uint64(fold(acc)) + word(size))
-	if s == 0 {
-		s = 0xffff
+	if c.start != 0 {
+		putSum(udp[csumOfUDP:], fold(acc))
+		return
 	}
-	putSum(udp[csumOfUDP:], s)
+	putSum(udp[csumOfUDP:], noZero(^fold(acc+word(size))))
 }
 
 // finishTCP: CWR is for the first segment (RFC 3168, 6.1.2), FIN and PSH are for
-// the last. acc is the sum of all else.
+// the last. acc is the sum of all else that the checksum is of.
 func (c *Cutter) finishTCP(tcp []byte, acc uint64) {
 	seq, flags := c.seq+uint32(c.at), c.flags
 	if c.at > 0 {
@@ -225,5 +266,9 @@ func (c *Cutter) finishTCP(tcp []byte, acc uint64) {
 	}
 	binary.BigEndian.PutUint32(tcp[4:], seq)
 	tcp[13] = flags
+	if c.start != 0 {
+		putSum(tcp[csumOfTCP:], fold(acc))
+		return
+	}
 	putSum(tcp[csumOfTCP:], ^fold(acc+word(uint16(seq>>16))+word(uint16(seq))+word(uint16(flags))))
 }

@@ -15,6 +15,7 @@ func counting(n int) []byte {
 	return b
 }
 
+// cutAll cuts f into whole frames.
 func cutAll(t testing.TB, f Frame, limit int) (frames [][]byte, ok bool) {
 	t.Helper()
 	var c Cutter
@@ -26,7 +27,65 @@ func cutAll(t testing.TB, f Frame, limit int) (frames [][]byte, ok bool) {
 		if !more {
 			return frames, true
 		}
-		frames = append(frames, bytes.Clone(b))
+		left := bytes.Clone(b)
+		whole := bytes.Clone(c.Complete())
+		frames = append(frames, whole)
+		checkLeftOut(t, left, whole, c.CsumStart())
+	}
+}
+
+// checkLeftOut holds a frame from the Cutter against the same with its checksum.
+func checkLeftOut(t testing.TB, left, whole []byte, csumStart int) {
+	t.Helper()
+	if csumStart != 0 {
+		p, ok := parse(left)
+		if !ok || p.l4 != csumStart {
+			t.Fatalf("a checksum is left out at %d of a frame that has none there: %x", csumStart, left)
+		}
+		at := csumStart + p.csumOffset()
+		copy(left[at:at+2], whole[at:])
+	}
+	if !bytes.Equal(left, whole) {
+		t.Fatalf("left out at %d, the frame is\n%x, whole\n%x", csumStart, left, whole)
+	}
+}
+
+// Where a checksum can be left out it is, on its way from host to host.
+func TestCutLeavesChecksumsOut(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*segment)
+		want   bool
+	}{
+		"TCP":               {func(*segment) {}, true},
+		"TCP, IPv6, tags":   {func(s *segment) { s.v6, s.tags = true, []uint16{1, 2} }, true},
+		"UDP":               {func(s *segment) { s.udp = true }, true},
+		"IPv4 options":      {func(s *segment) { s.ipOpts = []byte{1, 1, 1, 0} }, false},
+		"extension headers": {func(s *segment) { s.v6, s.ipOpts = true, hopByHop }, false},
+	} {
+		for _, size := range []int{0, 300, 1400} {
+			s := tcp4()
+			s.payload = counting(1400)
+			test.change(&s)
+			var c Cutter
+			f := s.super(size)
+			if !c.Begin(f, 0) {
+				t.Fatalf("%s: refused", name)
+			}
+			for b, more := c.Next(); more; b, more = c.Next() {
+				if at := c.CsumStart(); (at != 0) != test.want || at != 0 && (at != int(f.CsumStart) || slowSum(s.pseudo(len(b)-at)) != uint16(b[at+int(f.CsumOffset)])<<8|uint16(b[at+int(f.CsumOffset)+1])) {
+					t.Errorf("%s, segments of %d: left out at %d, want %v at %d, with the sum of the pseudo-header", name, size, at, test.want, f.CsumStart)
+				}
+			}
+		}
+	}
+	s := tcp4()
+	s.payload = counting(1400)
+	for _, frame := range []segment{s, {udp: true, noSum: true}} {
+		var c Cutter
+		c.Begin(Frame{Data: frame.frame()}, 0)
+		if c.Next(); c.CsumStart() != 0 {
+			t.Error("a whole frame lost its checksum")
+		}
 	}
 }
 
@@ -308,6 +367,7 @@ func FuzzCutter(f *testing.F) {
 			if count++; len(seg) > wire || count > size+1 {
 				t.Fatalf("frame %d has %d of %d bytes, of a super-frame of %d", count, len(seg), wire, size)
 			}
+			checkLeftOut(t, slices.Clone(seg), slices.Clone(c.Complete()), c.CsumStart())
 			if c.cut {
 				payload += len(seg) - c.pkt.end
 			}

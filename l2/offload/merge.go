@@ -47,37 +47,44 @@ type item struct {
 	id         uint16 // of the last frame
 	push       bool   // the last frame has PSH
 	short      bool   // the last frame has less payload than the first
+	partial    bool   // the first frame's checksum is left out
 	verified   bool   // checksums of the first frame; of the others always
 }
 
-// Add takes a copy of frame. Look at Full afterwards.
-func (m *Merger) Add(frame []byte) {
+// Add takes a copy of frame. A csumStart other than 0 is where the transport header
+// begins whose checksum was left out (Cutter.CsumStart). It reports false when there
+// is no such header: the frame is to be dropped. Look at Full afterwards.
+func (m *Merger) Add(frame []byte, csumStart int) bool {
+	merges := m.Features.Has(Checksum) && m.Features != Checksum
+	var p packet
+	found := false
+	if merges || csumStart != 0 {
+		p, found = parse(frame)
+	}
+	if csumStart != 0 && (!found || p.l4 != csumStart) {
+		return false
+	}
 	m.frames++
-	if !m.Features.Has(Checksum) || m.Features == Checksum {
-		m.append(frame, item{})
-		return
-	}
-	p, ok := parse(frame)
-	if !ok { // it may be of any flow
+	switch it := (item{packet: p, partial: csumStart != 0}); {
+	case merges && found && m.Features.Has(p.feature()):
+		m.addPacket(it, frame)
+	case merges && !found: // it may be of any flow
 		m.open = m.open[:0]
-		m.append(frame, item{})
-		return
+		m.append(frame, it)
+	default:
+		m.append(frame, it)
 	}
-	if !m.Features.Has(p.feature()) {
-		m.append(frame, item{})
-		return
-	}
-	m.addPacket(p, frame)
+	return true
 }
 
-func (m *Merger) addPacket(p packet, frame []byte) {
-	flow := p.flow(frame)
+func (m *Merger) addPacket(next item, frame []byte) {
+	p, flow := next.packet, next.packet.flow(frame)
 	for i, at := range m.open {
 		it := &m.items[at]
 		if it.flow != flow || !it.sameFlow(p, m.first(it), frame) {
 			continue
 		}
-		if m.extend(it, p, frame) {
+		if m.extend(it, next, frame) {
 			if !it.mayGrow() {
 				m.closeOpen(i)
 			}
@@ -86,15 +93,15 @@ func (m *Merger) addPacket(p packet, frame []byte) {
 		m.closeOpen(i) // nothing may overtake what comes now
 		break
 	}
-	it := item{packet: p, flow: flow, segment: len(frame) - p.end}
+	next.flow, next.segment = flow, len(frame)-p.end
 	grows := p.begins(frame)
 	if p.proto == protoTCP {
-		it.seq = binary.BigEndian.Uint32(frame[p.l4+4:]) + uint32(it.segment)
+		next.seq = binary.BigEndian.Uint32(frame[p.l4+4:]) + uint32(next.segment)
 	}
 	if !p.v6 {
-		it.id = binary.BigEndian.Uint16(frame[p.l3+4:])
+		next.id = binary.BigEndian.Uint16(frame[p.l3+4:])
 	}
-	m.append(frame, it)
+	m.append(frame, next)
 	if grows {
 		if len(m.open) == maxOpen {
 			m.closeOpen(0)
@@ -167,7 +174,8 @@ func (p packet) begins(b []byte) bool {
 }
 
 // extend merges the frame into an item of its flow, if it continues it exactly.
-func (m *Merger) extend(it *item, p packet, frame []byte) bool {
+func (m *Merger) extend(it *item, next item, frame []byte) bool {
+	p := next.packet
 	first, n := m.first(it), len(frame)-p.end
 	if n == 0 || n > it.segment || it.size-it.l3+n > maxIP || p.l3 != it.l3 || p.end != it.end {
 		return false
@@ -178,7 +186,7 @@ func (m *Merger) extend(it *item, p packet, frame []byte) bool {
 	if p.proto == protoTCP && !it.continuesTCP(first, frame) {
 		return false
 	}
-	if !it.verified && !it.sound(first) || !p.sound(frame) {
+	if !it.verified && !it.sound(first, it.partial) || !p.sound(frame, next.partial) {
 		return false
 	}
 	it.verified = true
@@ -251,10 +259,22 @@ func (m *Merger) Frames() []Frame {
 				f.Data = m.flatten(it)
 			}
 			f.Header = it.finish(f.Data)
+		} else if it.partial {
+			f.Header = m.leave(it, f.Data)
 		}
 		m.out = append(m.out, f)
 	}
 	return m.out
+}
+
+// leave passes a checksum that was left out on to the device, if it takes that.
+func (m *Merger) leave(it *item, b []byte) Header {
+	it.leaveOut(b) // whatever the sender has put there
+	if m.Features.Has(Checksum) {
+		return it.packet.partial()
+	}
+	it.complete(b)
+	return Header{}
 }
 
 // flatten brings the pieces of an item together.
@@ -275,7 +295,7 @@ func (m *Merger) flatten(it *item) []byte {
 func (it *item) finish(b []byte) Header {
 	h := Header{
 		Flags: FlagNeedsCsum, HdrLen: uint16(it.end), GSOSize: uint16(it.segment),
-		CsumStart: uint16(it.l4), CsumOffset: csumOfTCP,
+		CsumStart: uint16(it.l4), CsumOffset: uint16(it.csumOffset()),
 	}
 	if it.v6 {
 		h.GSOType = GSOTCPv6
@@ -284,14 +304,13 @@ func (it *item) finish(b []byte) Header {
 		h.GSOType = GSOTCPv4
 		setIP4(b[it.l3:], ip4Len, len(b)-it.l3)
 	}
-	size := uint16(len(b) - it.l4)
 	if it.proto == protoUDP {
-		h.GSOType, h.CsumOffset = GSOUDP, csumOfUDP
-		binary.BigEndian.PutUint16(b[it.l4+4:], size)
+		h.GSOType = GSOUDP
+		binary.BigEndian.PutUint16(b[it.l4+4:], uint16(len(b)-it.l4))
 	} else if it.push {
 		b[it.l4+13] |= flagPSH
 	}
-	putSum(b[it.l4+int(h.CsumOffset):], fold(addresses(b, it.l3, it.v6, it.proto)+word(size)))
+	it.leaveOut(b)
 	return h
 }
 

@@ -2,6 +2,7 @@ package offload
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -9,14 +10,20 @@ import (
 
 // mergeAll passes frames through a Merger, which is used again when it is full.
 func mergeAll(m *Merger, frames [][]byte) (out []Frame) {
+	return mergePartial(m, frames, make([]int, len(frames)))
+}
+
+// mergePartial is mergeAll for frames some of which lack their checksums: starts has
+// where, or 0. What the Merger refuses is missing in what comes out.
+func mergePartial(m *Merger, frames [][]byte, starts []int) (out []Frame) {
 	take := func() {
 		for _, f := range m.Frames() {
 			out = append(out, Frame{bytes.Clone(f.Data), f.Header})
 		}
 		m.Reset()
 	}
-	for _, b := range frames {
-		if m.Add(b); m.Full() {
+	for i, b := range frames {
+		if m.Add(b, starts[i]); m.Full() {
 			take()
 		}
 	}
@@ -108,6 +115,13 @@ func recut(t testing.TB, out []Frame) (frames [][]byte) {
 	t.Helper()
 	for _, f := range out {
 		if f.Header == (Header{}) {
+			frames = append(frames, f.Data)
+			continue
+		}
+		if f.GSOType == GSONone { // nothing else is to be done
+			if !complete(f) {
+				t.Fatalf("a checksum is left out where there is none: %+v\n%x", f.Header, f.Data[:60])
+			}
 			frames = append(frames, f.Data)
 			continue
 		}
@@ -229,7 +243,8 @@ func TestOffloadsChangeNothing(t *testing.T) {
 
 		fast = disturb(rng, fast)
 		m := &Merger{Features: []Features{All, All, All &^ USO, Checksum | TSO6, None}[rng.IntN(5)]}
-		out := mergeAll(m, fast)
+		sent, starts := leaveOut(rng, fast)
+		out := mergePartial(m, sent, starts)
 		merged, total = merged+len(out), total+len(fast)
 		got, want := byFlow(recut(t, out)), byFlow(fast)
 		if len(got) != len(want) {
@@ -246,6 +261,20 @@ func TestOffloadsChangeNothing(t *testing.T) {
 
 func sizableModel(s segment) bool {
 	return s.flags&(flagSYN|flagURG|flagRST) == 0 && len(s.tcpOpts) < 16 && (s.df || s.v6)
+}
+
+// leaveOut takes sound checksums out of some, or none, or all of the frames.
+func leaveOut(rng *rand.Rand, frames [][]byte) (sent [][]byte, starts []int) {
+	mode := rng.IntN(4)
+	for _, b := range frames {
+		start := 0
+		if p, ok := parse(b); ok && mode > 0 && p.sound(b, false) && (mode > 1 || rng.IntN(3) > 0) {
+			b, start = bytes.Clone(b), p.l4
+			binary.BigEndian.PutUint16(b[p.l4+p.csumOffset():], uint16(rng.Uint32()*uint32(mode&1)))
+		}
+		sent, starts = append(sent, b), append(starts, start)
+	}
+	return sent, starts
 }
 
 // disturb loses, swaps, repeats and damages frames.
@@ -350,33 +379,97 @@ func FuzzMerger(f *testing.F) {
 		for range 3 {
 			s, size, _ := list.next(rng)
 			s.payload = s.payload[:min(len(s.payload), 40)]
-			for _, b := range s.slowCut(min(max(size, 1), 10)) {
-				seed = append(append(seed, byte(len(b))), b...)
+			for i, b := range s.slowCut(min(max(size, 1), 10)) {
+				start := byte(0)
+				if p, ok := parse(b); ok && i%3 > 0 {
+					start = byte(p.l4)
+				}
+				seed = append(append(seed, byte(len(b)), start), b...)
 			}
 		}
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		var frames [][]byte
-		for len(data) > 1 {
-			n := min(int(data[0]), len(data)-1)
-			frames = append(frames, data[1:1+n])
-			data = data[1+n:]
+		var frames, whole [][]byte // as they are sent, and as they are meant
+		var starts []int
+		for len(data) > 2 {
+			n, start := min(int(data[0]), len(data)-2), int(data[1])
+			b := data[2 : 2+n]
+			data = data[2+n:]
+			frames, starts = append(frames, b), append(starts, start)
+			if start != 0 {
+				p, ok := parse(b)
+				if !ok || p.l4 != start {
+					continue // it has to be refused
+				}
+				b = bytes.Clone(b)
+				p.leaveOut(b)
+				p.complete(b)
+			}
+			whole = append(whole, b)
 		}
 		var again [][]byte
-		for _, g := range mergeAll(&Merger{Features: All}, frames) {
+		for _, g := range mergePartial(&Merger{Features: features(len(frames))}, frames, starts) {
 			cut, ok := cutAll(t, g, 0)
 			if !ok {
 				t.Fatalf("the Cutter refuses what the Merger made: %+v %x", g.Header, g.Data)
 			}
 			again = append(again, cut...)
 		}
-		got, want := byFlow(again), byFlow(frames)
+		got, want := byFlow(again), byFlow(whole)
 		for key := range want {
 			same(t, atomicIDs(got[key]), atomicIDs(want[key]))
 		}
-		if len(again) != len(frames) {
-			t.Fatalf("%d frames, want %d", len(again), len(frames))
+		if len(again) != len(whole) {
+			t.Fatalf("%d frames, want %d", len(again), len(whole))
 		}
 	})
+}
+
+// features are those of some device.
+func features(n int) Features {
+	return []Features{All, All &^ USO, Checksum, None}[n%4]
+}
+
+// Frames whose checksums were left out merge like whole ones and with them. Alone
+// they become what the device takes. Where there is no such checksum they are refused.
+func TestMergeLeftOut(t *testing.T) {
+	s := tcp4()
+	s.flags, s.payload = flagACK, counting(1000)
+	next, last := s, s
+	next.seq, next.id = s.seq+1000, s.id+1
+	last.seq, last.id = s.seq+2000, s.id+2
+	frames := [][]byte{s.frame(), next.frame(), last.frame()}
+	for _, b := range frames {
+		b[34+csumOfTCP] ^= 0x55 // whatever: it is left out
+	}
+	for _, features := range []Features{All, Checksum, None} {
+		starts := []int{34, 34, 34}
+		out := mergePartial(&Merger{Features: features}, frames, starts)
+		if want := map[Features]int{All: 1}[features] + 3*b2i(features != All); len(out) != want {
+			t.Errorf("%v: %d frames, want %d", features, len(out), want)
+		}
+		if features == None && out[0].Header != (Header{}) {
+			t.Error("the device was left with a checksum")
+		}
+		same(t, atomicIDs(recut(t, out)), [][]byte{atomicIDs([][]byte{s.frame()})[0], atomicIDs([][]byte{next.frame()})[0], atomicIDs([][]byte{last.frame()})[0]})
+	}
+	mixed := [][]byte{frames[0], next.frame(), frames[2]}
+	if out := mergePartial(&Merger{Features: All}, mixed, []int{34, 0, 34}); len(out) != 1 {
+		t.Errorf("left out and whole: %d frames", len(out))
+	}
+	if out := mergePartial(&Merger{Features: All}, mixed, []int{34, 0, 0}); len(out) != 2 {
+		t.Errorf("a wrong checksum was merged: %d frames", len(out))
+	}
+	for _, start := range []int{1, 14, 33, 35, 54, 1 << 9, 1 << 20, -1} {
+		m := &Merger{Features: All}
+		if m.Add(frames[0], start) || m.Len() != 0 {
+			t.Errorf("a checksum at %d", start)
+		}
+	}
+	for name, b := range map[string][]byte{"nothing": nil, "half": frames[0][:40], "padded": append(s.frame(), 0)} {
+		if (&Merger{Features: All}).Add(b, 34) {
+			t.Errorf("%s: accepted", name)
+		}
+	}
 }

@@ -121,11 +121,47 @@ func addresses(b []byte, l3 int, v6 bool, proto uint8) uint64 {
 	return uint64(fold(sum(b[l3+12:l3+ip4Len], word(uint16(proto)))))
 }
 
-// sound verifies the checksums of the frame that p describes. A UDP checksum of
-// zero says that there is none, which is not sound.
-func (p packet) sound(b []byte) bool {
+// plain reports of a super-frame whether parse will find in its segments what p says.
+func (p packet) plain(b []byte) bool {
+	if p.v6 {
+		return p.l4 == p.l3+ip6Len && b[p.l3+6] == p.proto
+	}
+	return p.l4 == p.l3+ip4Len && binary.BigEndian.Uint16(b[p.l3+6:])&ip4Fragment == 0
+}
+
+// csumOffset is where the checksum is in the transport header.
+func (p packet) csumOffset() int {
+	if p.proto == protoUDP {
+		return csumOfUDP
+	}
+	return csumOfTCP
+}
+
+// leaveOut puts the sum of the pseudo-header where the checksum belongs.
+func (p packet) leaveOut(b []byte) {
+	size := uint16(len(b) - p.l4)
+	putSum(b[p.l4+p.csumOffset():], fold(addresses(b, p.l3, p.v6, p.proto)+word(size)))
+}
+
+// complete fills in a checksum that was left out.
+func (p packet) complete(b []byte) {
+	complete(Frame{Data: b, Header: p.partial()})
+}
+
+// partial is the header of a frame whose checksum is left out.
+func (p packet) partial() Header {
+	return Header{Flags: FlagNeedsCsum, CsumStart: uint16(p.l4), CsumOffset: uint16(p.csumOffset())}
+}
+
+// sound verifies the checksums of the frame that p describes, but for that of the
+// transport header when it was left out. A UDP checksum of zero says that there is
+// none, which is not sound.
+func (p packet) sound(b []byte, leftOut bool) bool {
 	if !p.v6 && fold(sum(b[p.l3:p.l4], 0)) != 0xffff {
 		return false
+	}
+	if leftOut {
+		return true
 	}
 	if p.proto == protoUDP && b[p.l4+csumOfUDP] == 0 && b[p.l4+csumOfUDP+1] == 0 {
 		return false

@@ -21,6 +21,9 @@ const (
 // HeaderLen is the size of our header, the length of the body included.
 const HeaderLen = 4
 
+// MaxCsumStart is the largest checksum start: it has nine bits.
+const MaxCsumStart = 1<<9 - 1
+
 const (
 	version = 1
 	maxLen  = 0xffff // of a body: its length has two bytes
@@ -31,7 +34,7 @@ var (
 	ErrShort    = errors.New("inner: shorter than its header")
 	ErrVersion  = errors.New("inner: unknown version")
 	ErrKind     = errors.New("inner: unknown kind")
-	ErrChecksum = errors.New("inner: checksum start is not zero")
+	ErrChecksum = errors.New("inner: checksum start in what is no frame")
 	ErrLength   = errors.New("inner: body longer than the packet")
 )
 
@@ -52,50 +55,65 @@ func (k Kind) String() string {
 	return "unknown"
 }
 
-// Append appends the header for kind, and body, to dst. The body must be
-// shorter than 64 KiB; the caller pads (PadTo).
-func Append(dst []byte, kind Kind, body []byte) []byte {
-	return append(AppendHeader(dst, kind, len(body)), body...)
+// Header is what stands before a body.
+type Header struct {
+	Kind Kind
+	// CsumStart is where the transport header of a frame begins whose checksum is
+	// left to the receiver; 0: none is. The pieces of a frame all have it.
+	CsumStart int
 }
 
-// AppendHeader appends the header for a body of n bytes, which the caller
-// appends: no copy where a frame already lies where it will be sealed.
-func AppendHeader(dst []byte, kind Kind, n int) []byte {
+// Append appends h and body to dst. The body must be shorter than 64 KiB; the
+// caller pads (PadTo).
+func Append(dst []byte, h Header, body []byte) []byte {
+	return append(AppendHeader(dst, h, len(body)), body...)
+}
+
+// AppendHeader appends h for a body of n bytes, which the caller appends: no copy
+// where a frame already lies where it will be sealed.
+func AppendHeader(dst []byte, h Header, n int) []byte {
 	if uint(n) > maxLen {
 		panic("inner: body too long")
 	}
-	return append(dst, version<<4|byte(kind&7)<<1, 0, byte(n>>8), byte(n))
+	if uint(h.CsumStart) > MaxCsumStart {
+		panic("inner: checksum start too large")
+	}
+	return append(dst, version<<4|byte(h.Kind&7)<<1|byte(h.CsumStart>>8), byte(h.CsumStart), byte(n>>8), byte(n))
 }
 
 // Parse returns what a decrypted transport message carries. The body is a part
 // of plaintext, without the padding. An empty plaintext, WireGuard's keepalive,
 // is ErrShort: the session handles it before.
-func Parse(plaintext []byte) (Kind, []byte, error) {
+//
+// That a checksum start lies in the frame, and that there is a checksum, is for
+// who reads frames to see.
+func Parse(plaintext []byte) (h Header, body []byte, err error) {
 	if len(plaintext) == 0 {
-		return 0, nil, ErrShort
+		return Header{}, nil, ErrShort
 	}
 	switch plaintext[0] >> 4 {
 	case 4, 6:
-		return KindIP, plaintext, nil
+		return Header{Kind: KindIP}, plaintext, nil
 	case version:
 	default:
-		return 0, nil, ErrVersion
+		return Header{}, nil, ErrVersion
 	}
 	if len(plaintext) < HeaderLen {
-		return 0, nil, ErrShort
+		return Header{}, nil, ErrShort
 	}
-	kind := Kind(plaintext[0] >> 1 & 7)
-	switch kind {
-	case KindFrame, KindFragment, KindControl:
+	h = Header{Kind: Kind(plaintext[0] >> 1 & 7), CsumStart: int(plaintext[0]&1)<<8 | int(plaintext[1])}
+	switch h.Kind {
+	case KindFrame, KindFragment:
+	case KindControl:
+		if h.CsumStart != 0 {
+			return Header{}, nil, ErrChecksum
+		}
 	default:
-		return 0, nil, ErrKind
-	}
-	if plaintext[0]&1 != 0 || plaintext[1] != 0 {
-		return 0, nil, ErrChecksum
+		return Header{}, nil, ErrKind
 	}
 	n := int(binary.BigEndian.Uint16(plaintext[2:]))
 	if n > len(plaintext)-HeaderLen {
-		return 0, nil, ErrLength
+		return Header{}, nil, ErrLength
 	}
-	return kind, plaintext[HeaderLen : HeaderLen+n : HeaderLen+n], nil
+	return h, plaintext[HeaderLen : HeaderLen+n : HeaderLen+n], nil
 }

@@ -18,22 +18,25 @@ func unhex(t *testing.T, s string) []byte {
 
 func TestAppendExactBytes(t *testing.T) {
 	for _, tt := range []struct {
-		kind Kind
-		want string
+		header Header
+		want   string
 	}{
-		{KindFrame, "10000003616263"},
-		{KindFragment, "12000003616263"},
-		{KindControl, "16000003616263"},
+		{Header{Kind: KindFrame}, "10000003616263"},
+		{Header{Kind: KindFragment}, "12000003616263"},
+		{Header{Kind: KindControl}, "16000003616263"},
+		{Header{KindFrame, 34}, "10220003616263"},
+		{Header{KindFragment, 62}, "123e0003616263"},
+		{Header{KindFrame, MaxCsumStart}, "11ff0003616263"},
 	} {
-		t.Run(tt.kind.String(), func(t *testing.T) {
-			got := Append([]byte{0xee}, tt.kind, []byte("abc"))
+		t.Run(tt.want, func(t *testing.T) {
+			got := Append([]byte{0xee}, tt.header, []byte("abc"))
 			if hex.EncodeToString(got) != "ee"+tt.want {
 				t.Fatalf("got %x, want ee%s", got, tt.want)
 			}
 			padded := append(got[1:], make([]byte, 9)...)
-			kind, body, err := Parse(padded)
-			if err != nil || kind != tt.kind || string(body) != "abc" {
-				t.Errorf("parsed %v %q %v", kind, body, err)
+			h, body, err := Parse(padded)
+			if err != nil || h != tt.header || string(body) != "abc" {
+				t.Errorf("parsed %v %q %v", h, body, err)
 			}
 			if cap(body) != len(body) {
 				t.Error("appending to the body would overwrite the padding")
@@ -45,30 +48,32 @@ func TestAppendExactBytes(t *testing.T) {
 func TestParse(t *testing.T) {
 	for _, tt := range []struct {
 		name, plaintext string
-		kind            Kind
+		header          Header
 		body            string
 		err             error
 	}{
-		{"keepalive", "", 0, "", ErrShort},
-		{"half a header", "1000", 0, "", ErrShort},
-		{"empty frame", "10000000", KindFrame, "", nil},
-		{"longest", "16000001aa", KindControl, "aa", nil},
-		{"length beyond", "10000002aa", 0, "", ErrLength},
-		{"length far beyond", "1000ffffaa", 0, "", ErrLength},
-		{"bundle", "14000000", 0, "", ErrKind},
-		{"kind 7", "1e000000", 0, "", ErrKind},
-		{"checksum start, high bit", "11000000", 0, "", ErrChecksum},
-		{"checksum start", "10010000", 0, "", ErrChecksum},
-		{"version 0", "00000000", 0, "", ErrVersion},
-		{"version 2", "20000000", 0, "", ErrVersion},
-		{"version 15", "ff000000", 0, "", ErrVersion},
-		{"IPv4", "4500", KindIP, "4500", nil},
-		{"IPv6", "60", KindIP, "60", nil},
+		{"keepalive", "", Header{}, "", ErrShort},
+		{"half a header", "1000", Header{}, "", ErrShort},
+		{"empty frame", "10000000", Header{Kind: KindFrame}, "", nil},
+		{"longest", "16000001aa", Header{Kind: KindControl}, "aa", nil},
+		{"length beyond", "10000002aa", Header{}, "", ErrLength},
+		{"length far beyond", "1000ffffaa", Header{}, "", ErrLength},
+		{"bundle", "14000000", Header{}, "", ErrKind},
+		{"kind 7", "1e000000", Header{}, "", ErrKind},
+		{"checksum start, high bit", "11000000", Header{KindFrame, 256}, "", nil},
+		{"checksum start in a piece", "12010000", Header{KindFragment, 1}, "", nil},
+		{"checksum start in control", "16010000", Header{}, "", ErrChecksum},
+		{"checksum start in control, high bit", "17000000", Header{}, "", ErrChecksum},
+		{"version 0", "00000000", Header{}, "", ErrVersion},
+		{"version 2", "20000000", Header{}, "", ErrVersion},
+		{"version 15", "ff000000", Header{}, "", ErrVersion},
+		{"IPv4", "4500", Header{Kind: KindIP}, "4500", nil},
+		{"IPv6", "60", Header{Kind: KindIP}, "60", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			kind, body, err := Parse(unhex(t, tt.plaintext))
-			if kind != tt.kind || !bytes.Equal(body, unhex(t, tt.body)) || !errors.Is(err, tt.err) {
-				t.Errorf("got %v %x %v", kind, body, err)
+			h, body, err := Parse(unhex(t, tt.plaintext))
+			if h != tt.header || !bytes.Equal(body, unhex(t, tt.body)) || !errors.Is(err, tt.err) {
+				t.Errorf("got %v %x %v", h, body, err)
 			}
 		})
 	}
@@ -156,7 +161,7 @@ func TestPadTo(t *testing.T) {
 func TestNoAllocation(t *testing.T) {
 	buf, frame := make([]byte, 0, 2048), make([]byte, 1400)
 	if n := testing.AllocsPerRun(100, func() {
-		buf = Append(buf[:0], KindFrame, frame)
+		buf = Append(buf[:0], Header{KindFrame, 34}, frame)
 		if _, _, err := Parse(buf); err != nil {
 			t.Fatal(err)
 		}
@@ -171,19 +176,19 @@ func FuzzParse(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, plaintext []byte) {
-		kind, body, err := Parse(plaintext)
+		h, body, err := Parse(plaintext)
 		if err != nil {
 			if body != nil {
 				t.Fatal("a body beside an error")
 			}
 			return
 		}
-		if kind == KindIP {
+		if h.Kind == KindIP {
 			return
 		}
-		again := Append(nil, kind, body)
+		again := Append(nil, h, body)
 		if !bytes.HasPrefix(plaintext, again) {
-			t.Fatalf("%x parses as %v %x, which is %x", plaintext, kind, body, again)
+			t.Fatalf("%x parses as %v %x, which is %x", plaintext, h, body, again)
 		}
 	})
 }

@@ -103,14 +103,14 @@ func (rx *receiver) recv(fd uintptr) (int, syscall.Errno) {
 	if rx.s.noBatch.Load() {
 		rx.reset(0)
 		h := &rx.msgs[0]
-		n, _, errno := unix.Syscall(unix.SYS_RECVMSG, fd, uintptr(unsafe.Pointer(&h.Hdr)), unix.MSG_DONTWAIT)
+		n, _, errno := unix.RawSyscall(unix.SYS_RECVMSG, fd, uintptr(unsafe.Pointer(&h.Hdr)), unix.MSG_DONTWAIT)
 		h.Len = uint32(n)
 		return 1, errno
 	}
 	for i := range rx.want {
 		rx.reset(i)
 	}
-	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&rx.msgs[0])), uintptr(rx.want), unix.MSG_DONTWAIT, 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&rx.msgs[0])), uintptr(rx.want), unix.MSG_DONTWAIT, 0, 0)
 	return int(n), errno
 }
 

@@ -178,12 +178,16 @@ func (tx *sender) transmit(fd uintptr) {
 
 // send makes one system call for the messages from i on. As the kernel reports
 // no error once it has sent a message, an error is that of message i.
+//
+// The call is raw (here and wherever it cannot block): the runtime takes the processor
+// from who stays in an ordinary one for 20 µs, as a send of 64 KB does, and its
+// monitor then wakes every 20 µs for ever, which was a tenth of all CPU time.
 func (tx *sender) send(fd uintptr, i int) (int, syscall.Errno) {
 	if tx.s.noBatch.Load() {
-		_, _, errno := unix.Syscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&tx.msgs[i].Hdr)), unix.MSG_DONTWAIT)
+		_, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&tx.msgs[i].Hdr)), unix.MSG_DONTWAIT)
 		return 1, errno
 	}
-	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&tx.msgs[i])), uintptr(tx.n-i), unix.MSG_DONTWAIT, 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&tx.msgs[i])), uintptr(tx.n-i), unix.MSG_DONTWAIT, 0, 0)
 	return int(n), errno
 }
 

@@ -31,6 +31,18 @@ type Keypair struct {
 
 	mu     sync.Mutex
 	window replay.Filter // RFC 6479; guarded by mu
+
+	// Far is for the Keypair's user.
+	Far Far
+}
+
+// Far is what has been said under a key about the process that has its other half.
+// It ends with the key: who comes after a restart is asked again.
+type Far struct {
+	Features atomic.Uint32 // that it has
+	Settled  atomic.Bool   // it knows ours
+	AskedAt  atomic.Int64  // when it was last told ours, and asked
+	Asked    atomic.Int32  // how often
 }
 
 // Wishes that the data path has of Tick, once for each Keypair.

@@ -1,0 +1,81 @@
+package peer
+
+import (
+	"time"
+
+	"meshd/peer/inner"
+	"meshd/peer/wireguard"
+)
+
+// Two processes that share a key tell each other what they can beyond version 1 of
+// the protocol, in control messages between engines:
+//
+//	 0      1                        2
+//	+------+------------------------+--------------+- - -
+//	| 0x10 | flags: bit 0 = answer! | features (1) | more, later
+//	+------+------------------------+--------------+- - -
+//
+// They hold for the key that they came under. A key belongs to one process on each
+// side, so that a restart, with another version perhaps, begins anew, and until the
+// message has come nothing is taken for granted. The question goes with frames, and
+// is repeated with them: who has nothing to send need not know.
+const (
+	controlFeatures  = 0x10
+	featuresLen      = 3
+	flagAnswer       = 1 << 0
+	featurePartial   = 1 << 0 // takes frames whose checksum is left out
+	askFeaturesFirst = 100 * time.Millisecond
+	askFeaturesMost  = 10 * time.Second // an older version never answers
+)
+
+// takesPartial says whether who has the other half of key takes frames whose
+// checksum is left out.
+func (r *Remote) takesPartial(key *wireguard.Keypair) bool {
+	return r.engine.features&key.Far.Features.Load()&featurePartial != 0
+}
+
+// offer adds, where it is time to, our features to a batch that is about to go.
+// r.txMu is held.
+func (r *Remote) offer(b *batch) {
+	key, to := b.key, b.route
+	if key == nil || to == nil || b.control || key.Far.Settled.Load() || Class(r.class.Load()) != Member {
+		return
+	}
+	now := to.sent.Load() // just noted
+	wait := min(askFeaturesFirst<<min(key.Far.Asked.Load(), 16), askFeaturesMost)
+	if last := key.Far.AskedAt.Load(); last != 0 && now-last < int64(wait) {
+		return
+	}
+	key.Far.AskedAt.Store(now)
+	key.Far.Asked.Add(1)
+	r.sealFeatures(key, to, flagAnswer)
+}
+
+// sealFeatures needs r.txMu.
+func (r *Remote) sealFeatures(key *wireguard.Keypair, to *route, flags byte) {
+	msg := [featuresLen]byte{controlFeatures, flags, byte(r.engine.features)}
+	r.seal(key, to, inner.Header{Kind: inner.KindControl}, nil, msg[:])
+}
+
+// features takes what the remote says of itself under a key. The answer goes under
+// the same key.
+func (rx *receiver) features(from keyEntry, body []byte) {
+	r := from.remote
+	if Class(r.class.Load()) != Member || len(body) < featuresLen {
+		rx.engine.counts.Malformed.Add(1)
+		return
+	}
+	from.key.Far.Features.Store(uint32(body[2]))
+	if body[1]&flagAnswer == 0 { // it is one
+		from.key.Far.Settled.Store(true)
+		return
+	}
+	to := r.route.Load()
+	if to == nil {
+		return
+	}
+	r.txMu.Lock()
+	r.sealFeatures(from.key, to, 0)
+	r.txMu.Unlock()
+	r.Flush()
+}
