@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -22,6 +23,9 @@ const (
 	joinTick = 20 * time.Millisecond
 	// restFactor bounds the share of the time that looking at everything takes.
 	restFactor = 4
+	// allEvery is how often every member is looked at, whether anything is new or
+	// not.
+	allEvery = time.Minute
 	// offlineAfter is how long a session may be tried for before its member
 	// counts as offline.
 	offlineAfter = 10 * time.Second
@@ -95,11 +99,10 @@ func (n *Node) reconcile(now time.Time) {
 	if s.dir == nil {
 		return
 	}
-	s.dir.Advance(now)
 	n.publish(now)
 	n.reconcileMembers(now)
 	n.expirePending(now)
-	n.keepNeighbours()
+	n.keepNeighbours(now)
 	n.askSTUN(now)
 	n.catchUp(now)
 	if !now.Before(s.schedule.sync) {
@@ -116,31 +119,67 @@ func (n *Node) reconcile(now time.Time) {
 }
 
 // reconcileMembers gives every member of the directory a remote and a port, and
-// takes them from everybody else.
+// takes them from everybody else. It looks at those of whom there is news, and
+// at all of them from time to time.
 func (n *Node) reconcileMembers(now time.Time) {
 	s := &n.state
-	self := n.self
-	ids := make([]keys.NodeID, 0, len(s.members)+1)
-	for _, d := range s.dir.Members() {
-		ids = append(ids, d.ID)
-		if d.ID != self {
-			n.reconcileMember(d, now)
+	all := !now.Before(s.schedule.all)
+	if all {
+		s.schedule.all = now.Add(allEvery)
+		n.noteChanges(s.dir.Advance(now))
+		n.noteChanges(idsOf(s.dir.Members()))
+		n.noteChanges(slices.Collect(maps.Keys(s.members)))
+	}
+	before := len(s.members)
+	changed := s.changed
+	s.changed = nil
+	for id := range changed {
+		n.reconcileMember(id, now)
+	}
+	for _, id := range n.news.take() {
+		if m := s.members[id]; m != nil {
+			n.watchSession(id, m, now)
 		}
 	}
-	for id, m := range s.members {
-		if !slices.Contains(ids, id) {
-			n.dropMember(id, m)
+	if len(changed) > 0 {
+		if ids := idsOf(s.dir.Members()); all || len(s.members) != before || len(ids) != s.known {
+			s.known = len(ids)
+			s.gossip.SetMembers(ids)
+			s.schedule.neighbours = now
 		}
 	}
-	s.neighbours = neighbours(self, ids)
-	s.gossip.SetMembers(ids)
-	n.reconcileSegment()
+	for id := range changed { // now gossip knows them all
+		if m := s.members[id]; m != nil && m.returned {
+			m.returned = false
+			s.gossip.Returned(id)
+		}
+	}
+	n.reconcileSegment(len(changed) > 0)
 }
 
-func (n *Node) reconcileMember(d *directory.Member, now time.Time) {
+// noteChanges marks members to be looked at.
+func (n *Node) noteChanges(ids []keys.NodeID) {
+	if n.state.changed == nil {
+		n.state.changed = make(map[keys.NodeID]struct{}, len(ids))
+	}
+	for _, id := range ids {
+		n.state.changed[id] = struct{}{}
+	}
+}
+
+// reconcileMember does it for one who is, or was, a member.
+func (n *Node) reconcileMember(id keys.NodeID, now time.Time) {
 	s := &n.state
-	m := s.members[d.ID]
-	if m == nil {
+	d, m := s.dir.Member(id), s.members[id]
+	switch {
+	case id == n.self:
+		return
+	case d == nil && m != nil:
+		n.dropMember(id, m)
+		fallthrough
+	case d == nil:
+		return
+	case m == nil:
 		m = &member{}
 	}
 	if endpoints := n.endpointsOf(d); m.chain != string(d.Certificate.Raw) || !slices.Equal(m.endpoints, endpoints) {
@@ -161,11 +200,14 @@ func (n *Node) reconcileMember(d *directory.Member, now time.Time) {
 		s.members[d.ID] = m
 		delete(s.refused, d.ID)
 	}
+	if m.epoch != d.NodeVersion.Epoch { // it has started anew
+		m.epoch, m.returned = d.NodeVersion.Epoch, true
+	}
 	if s.segment != nil && m.port == nil {
 		m.port = s.segment.sw.Connect(d.ID.String(), m.remote, allowFor(d))
 		m.remote.Attach(m.port)
 	}
-	n.watchSession(d, m, now)
+	n.watchSession(d.ID, m, now)
 }
 
 // noteRefused tells once of a member whose keys the engine does not take.
@@ -182,24 +224,30 @@ func (n *Node) noteRefused(d *directory.Member, err error) {
 }
 
 // watchSession acts when the session with a member has come or gone.
-func (n *Node) watchSession(d *directory.Member, m *member, now time.Time) {
+func (n *Node) watchSession(id keys.NodeID, m *member, now time.Time) {
+	s := &n.state
 	st := m.remote.Status()
-	switch {
-	case st.Up:
-		m.trying, m.left = time.Time{}, false
-		if n.state.lastGood[d.ID] != st.Endpoint && !way.IsVirtual(st.Endpoint.Addr()) {
-			n.state.lastGood[d.ID] = st.Endpoint
-			n.state.schedule.cache = earlier(n.state.schedule.cache, now.Add(cacheEvery))
-		}
-	case st.Wanted && m.trying.IsZero():
-		m.trying = now
-	case !st.Wanted:
-		m.trying = time.Time{}
+	before := m.up
+	m.up, m.observed = st.Up, st.Observed
+	if !st.Up {
+		delete(s.up, id)
+		return
 	}
-	if st.Up && !m.up { // what one of us missed, the other may know
+	s.up[id] = m
+	if m.left {
+		s.gossip.Returned(id)
+	}
+	if m.left || !m.failed.IsZero() {
+		m.left, m.failed = false, time.Time{}
+		s.schedule.neighbours = earlier(s.schedule.neighbours, now)
+	}
+	if s.lastGood[id] != st.Endpoint && !way.IsVirtual(st.Endpoint.Addr()) {
+		s.lastGood[id] = st.Endpoint
+		s.schedule.cache = earlier(s.schedule.cache, now.Add(cacheEvery))
+	}
+	if !before { // what one of us missed, the other may know
 		n.compare(m.remote)
 	}
-	m.up = st.Up
 }
 
 func (n *Node) dropMember(id keys.NodeID, m *member) {
@@ -209,6 +257,7 @@ func (n *Node) dropMember(id keys.NodeID, m *member) {
 	}
 	n.state.dir.Forget(id)
 	delete(n.state.members, id)
+	delete(n.state.up, id)
 	delete(n.state.lastGood, id)
 	m.port = nil
 }
@@ -251,8 +300,9 @@ func allowedVLANs(roles keys.Roles) []uint16 {
 	return list
 }
 
-// reconcileSegment keeps addresses and names.
-func (n *Node) reconcileSegment() {
+// reconcileSegment keeps addresses and names, of the members too where those have
+// changed.
+func (n *Node) reconcileSegment(members bool) {
 	s := n.state.segment
 	if s == nil {
 		return
@@ -264,14 +314,14 @@ func (n *Node) reconcileSegment() {
 			n.log.Warn("set addresses", "err", err)
 			return
 		}
-		s.addresses = own
+		s.addresses, s.named = own, nil
 		s.hostChanged(n)
 	}
 	if d := n.state.dir.Member(n.self); d != nil && d.Certificate.Roles.String() != s.roles {
 		s.roles = d.Certificate.Roles.String()
 		s.sw.SetOwn(allowFor(d))
 	}
-	if s.names == nil {
+	if s.names == nil || !members && s.named != nil {
 		return
 	}
 	table := map[string][]netip.Addr{}
@@ -296,47 +346,30 @@ func sameNames(a, b map[string][]netip.Addr) bool {
 	return true
 }
 
-// keepNeighbours keeps a session with each neighbour. One that does not answer
-// is tried again from time to time, and so is one at random: memberships that
-// were apart for long find each other again.
-func (n *Node) keepNeighbours() {
-	s := &n.state
-	for _, id := range s.neighbours {
-		if m := s.members[id]; m != nil && !m.left {
-			m.remote.Want()
-		}
-	}
-}
-
 // catchUp asks members again whose records we know to be ahead of ours.
 func (n *Node) catchUp(now time.Time) {
 	if now.Before(n.state.schedule.catchUp) {
 		return
 	}
 	n.state.schedule.catchUp = now.Add(tick)
-	for id, m := range n.state.members {
-		if m.up && n.state.dir.Behind(id, now) {
+	for id, m := range n.state.up {
+		if n.state.dir.Behind(id, now) {
 			n.compare(m.remote)
 		}
 	}
 }
 
-// compareSome compares records with one member that can be reached, and tries
-// one that cannot.
+// compareSome compares records with one neighbour. Not with others: what makes
+// use of a session keeps it.
 func (n *Node) compareSome() {
-	var up, down []*member
-	for _, m := range n.state.members {
-		if m.up {
+	var up []*member
+	for _, id := range n.state.neighbours {
+		if m := n.state.up[id]; m != nil {
 			up = append(up, m)
-		} else {
-			down = append(down, m)
 		}
 	}
 	if len(up) > 0 {
 		n.compare(up[rand.IntN(len(up))].remote)
-	}
-	if len(down) > 0 {
-		down[rand.IntN(len(down))].remote.Want()
 	}
 }
 
@@ -370,7 +403,14 @@ func (n *Node) stunServers() []netip.AddrPort {
 func (n *Node) handleGoodbye(from *peer.Remote) {
 	if m := n.state.members[from.ID]; m != nil && m.remote == from {
 		m.left, m.up = true, false
+		delete(n.state.up, from.ID)
+		if m.kept {
+			m.kept = false
+			from.Keep(false)
+			n.state.schedule.neighbours = time.Now()
+		}
 		from.Rest()
+		n.state.gossip.Left(from.ID)
 	}
 }
 
@@ -378,7 +418,7 @@ func (n *Node) handleGoodbye(from *peer.Remote) {
 // goroutine has ended.
 func (n *Node) goodbye() {
 	for _, m := range n.state.members {
-		if m.remote != nil && m.remote.Status().Up {
+		if m.remote != nil && m.remote.Up() {
 			sendControl(m.remote, kindGoodbye)
 		}
 	}
@@ -403,9 +443,9 @@ func (r *rate) update(now time.Time, bytes uint64) {
 
 func (n *Node) measureRates(now time.Time) {
 	for _, m := range n.state.members {
-		st := m.remote.Status()
-		m.tx.update(now, st.TxBytes)
-		m.rx.update(now, st.RxBytes)
+		tx, rx := m.remote.Carried()
+		m.tx.update(now, tx)
+		m.rx.update(now, rx)
 	}
 }
 

@@ -18,7 +18,7 @@ func TestNeighboursConnectAll(t *testing.T) {
 		all = append(all, keys.NodeID(sum[:16]))
 		graph := map[keys.NodeID][]keys.NodeID{}
 		for _, self := range all {
-			picked := neighbours(self, all)
+			picked := neighbours(self, all, func(keys.NodeID) bool { return false })
 			limit := int(math.Log2(float64(n))) + 5
 			if least := min(n-1, 4); len(picked) > limit || len(picked) < least {
 				t.Fatalf("%d members: %d neighbours, want %d to %d", n, len(picked), least, limit)

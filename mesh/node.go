@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -61,6 +62,7 @@ type Node struct {
 	banned  atomic.Pointer[[]*keys.Revocation] // those that count, for hellos
 	asked   atomic.Pointer[[]netip.AddrPort]   // STUN servers: nobody else answers
 	kick    chan struct{}                      // reconcile soon
+	news    news                               // remotes whose sessions have come or gone
 	ended   chan struct{}                      // closed when the control goroutine is gone
 	dropped atomic.Uint64                      // tasks that found no place
 	founded bool                               // by this process
@@ -87,6 +89,9 @@ type state struct {
 	signer     *keys.Signer
 	joining    *joining
 	members    map[keys.NodeID]*member
+	up         map[keys.NodeID]*member  // those with a session, as last looked at
+	changed    map[keys.NodeID]struct{} // members to be looked at
+	known      int                      // how many there were
 	neighbours []keys.NodeID
 	pending    map[keys.NodeID]*pendingJoiner
 	segment    *segment
@@ -105,6 +110,9 @@ type schedule struct {
 	cached time.Time // when that was done last
 	rates  time.Time // measure rates
 	rest   time.Time // reconcile no sooner, so that a flood of causes leaves time for tasks
+	all    time.Time // look at every member
+
+	neighbours time.Time // choose them anew
 
 	catchUp time.Time // ask those again who know more than we
 }
@@ -116,9 +124,14 @@ type member struct {
 	chain      string           // of the certificate that the remote was set from
 	endpoints  []netip.AddrPort // likewise
 	hourOffset int32            // from its hello
+	epoch      uint32           // of its record, as last looked at
+	returned   bool             // it has started anew
+	observed   netip.AddrPort   // how it sees us
 	up         bool             // there was a session when last looked at
 	left       bool             // it said goodbye
-	trying     time.Time        // since when a session is wanted and is not there
+	kept       bool             // it is a neighbour
+	keptSince  time.Time        // when there was a session last, or since when it is tried for
+	failed     time.Time        // when another became a neighbour in its place
 	tx, rx     rate
 }
 
@@ -209,7 +222,33 @@ func (n *Node) Met(result *hello.Result, at netip.AddrPort) {
 }
 
 // Changed implements peer.Observer.
-func (n *Node) Changed(*peer.Remote) { n.wake() }
+func (n *Node) Changed(r *peer.Remote) {
+	n.news.add(r.ID)
+	n.wake()
+}
+
+// news collects whom the control goroutine has to look at.
+type news struct {
+	mu  sync.Mutex
+	ids map[keys.NodeID]struct{}
+}
+
+func (w *news) add(id keys.NodeID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ids == nil {
+		w.ids = map[keys.NodeID]struct{}{}
+	}
+	w.ids[id] = struct{}{}
+}
+
+func (w *news) take() []keys.NodeID {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	ids := slices.Collect(maps.Keys(w.ids))
+	w.ids = nil
+	return ids
+}
 
 // STUN implements peer.Observer.
 func (n *Node) STUN(from netip.AddrPort, msg []byte) {

@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"math/bits"
 	"net/netip"
 	"os"
 	"slices"
@@ -145,6 +144,10 @@ func (n *Node) afterMerge(from *peer.Remote, delta [][]byte, res directory.Merge
 	if res.Own {
 		n.keepEpoch()
 	}
+	n.noteChanges(res.Changed)
+	if res.Network {
+		n.state.schedule.all = time.Time{}
+	}
 	if len(res.Changed) > 0 || res.Network || res.Own {
 		n.cacheSoon()
 		n.wake()
@@ -189,12 +192,8 @@ func (n *Node) push(from *peer.Remote, raws [][]byte) {
 	}
 }
 
-// compare sends a digest of what we know to one member.
-func (n *Node) compare(with *peer.Remote) {
-	for _, page := range n.state.dir.Digest() {
-		sendControl(with, kindRecords, page)
-	}
-}
+// compare begins to compare what we know with one member.
+func (n *Node) compare(with *peer.Remote) { sendControl(with, kindRecords, n.state.dir.Sum()) }
 
 // newTxID returns a random STUN transaction id.
 func newTxID() traversal.TxID {
@@ -273,9 +272,9 @@ func (n *Node) candidates(now time.Time) []traversal.Candidate {
 // seen first, at most four.
 func (n *Node) observed(now time.Time) []netip.AddrPort {
 	count := map[netip.AddrPort]int{}
-	for _, m := range n.state.members {
-		if st := m.remote.Status(); st.Up && st.Observed.IsValid() {
-			count[st.Observed]++
+	for _, m := range n.state.up {
+		if m.observed.IsValid() {
+			count[m.observed]++
 		}
 	}
 	for _, a := range n.state.self.stun.Result(now).Reflexive {
@@ -305,24 +304,4 @@ func endpointKind(k traversal.Kind) record.EndpointKind {
 	default:
 		return record.KindHost
 	}
-}
-
-// neighbours picks the members to keep a session with for gossip, about
-// log2(N)+4 of them: the next four on the ring of ids and then at doubling
-// distance, so that the neighbourhoods of all members together are connected.
-func neighbours(self keys.NodeID, all []keys.NodeID) []keys.NodeID {
-	ring := slices.SortedFunc(slices.Values(all), keys.NodeID.Compare)
-	at, _ := slices.BinarySearchFunc(ring, self, keys.NodeID.Compare)
-	others := len(ring) - 1
-	want := min(others, bits.Len(uint(others))+4)
-	var picked []keys.NodeID
-	for step := 1; len(picked) < want && step <= others; {
-		picked = append(picked, ring[(at+step)%len(ring)])
-		if step < 5 || others <= want {
-			step++
-		} else {
-			step *= 2
-		}
-	}
-	return picked
 }

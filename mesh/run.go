@@ -168,6 +168,7 @@ func withDefaults(cfg *Config) {
 // load reads who this node is and where it belongs, or makes it so.
 func (n *Node) load() error {
 	n.state.members = map[keys.NodeID]*member{}
+	n.state.up = map[keys.NodeID]*member{}
 	n.state.pending = map[keys.NodeID]*pendingJoiner{}
 	n.state.self.stun = traversal.NewClient(newTxID)
 	n.state.alarms = map[directory.Alarm]time.Time{}
@@ -270,6 +271,7 @@ func (n *Node) live(ctx context.Context, group *errgroup.Group) error {
 		_, prefixes, mtu := n.state.dir.Network()
 		if s, failed = n.openSegment(prefixes, mtu); failed == nil {
 			n.state.segment = s
+			n.state.schedule.all = time.Time{} // everybody gets a port
 		}
 	})
 	if err = firstOf(failed, err); err != nil {

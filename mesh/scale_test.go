@@ -82,7 +82,7 @@ func TestCrowd(t *testing.T) {
 		allReachAll(t, nodes)
 		oneBroadcast(t, nodes)
 		newRecord(t, nodes)
-		time.Sleep(time.Minute) // what the tests above have begun ends
+		time.Sleep(8 * time.Minute) // what the tests above have begun ends
 		idle(t, w, nodes)
 	})
 }

@@ -68,7 +68,9 @@ func (n *Node) peerState(m *member, st peer.Status, now time.Time) api.PeerState
 		return api.StateDirect
 	case m.left:
 		return api.StateOffline
-	case st.Wanted && (m.trying.IsZero() || now.Sub(m.trying) < offlineAfter):
+	case n.state.gossip.GivenUp(st.ID): // it may be tried all the same
+		return api.StateOffline
+	case st.Wanted && now.Sub(st.WantedSince) < offlineAfter:
 		return api.StateConnecting
 	case st.Wanted:
 		return api.StateOffline

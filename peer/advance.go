@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"bytes"
 	"net/netip"
 	"time"
 
@@ -42,6 +43,9 @@ func (r *Remote) advance(now time.Time) {
 	seek := r.seek(wanted, now)
 	pieces := r.expirePieces(now)
 	wake = earliest(wake, pieces, r.wgWake, r.queueDeadline(), r.helloDeadline(wanted), r.idleDeadline(wanted), seek, call)
+	if at := r.keepDeadline(); at.After(now) { // when it has passed, a handshake is on its way
+		wake = earliest(wake, at)
+	}
 	if !wake.IsZero() && wake.Before(now.Add(time.Millisecond)) {
 		wake = now.Add(time.Millisecond)
 	}
@@ -52,7 +56,7 @@ func (r *Remote) advance(now time.Time) {
 // wanted reports whether a session should exist.
 func (r *Remote) wanted(now time.Time) bool {
 	used := r.lastUsed.Load()
-	want := used != 0 && r.engine.stamp(now)-used < int64(idleAfter)
+	want := r.kept.Load() || used != 0 && r.engine.stamp(now)-used < int64(idleAfter)
 	switch {
 	case want && r.wantSince.IsZero():
 		r.wantSince = now
@@ -126,6 +130,9 @@ func (r *Remote) advanceSession(wanted bool, now time.Time) {
 	if wanted && r.route.Load() != nil && r.session.SendKey() == nil {
 		r.act(r.session.Initiate(now), netip.AddrPort{}, now)
 	}
+	if at := r.keepDeadline(); !at.IsZero() && !at.After(now) && r.session.SendKey() != nil && r.route.Load() != nil {
+		r.act(r.session.Rekey(now), netip.AddrPort{}, now)
+	}
 	if r.tickSession.Swap(false) || (!r.wgWake.IsZero() && !r.wgWake.After(now)) {
 		r.act(r.session.Tick(now), netip.AddrPort{}, now)
 	}
@@ -198,19 +205,37 @@ func (r *Remote) queueDeadline() time.Time {
 }
 
 func (r *Remote) idleDeadline(wanted bool) time.Time {
-	if !wanted {
+	if !wanted || r.kept.Load() {
 		return time.Time{}
 	}
 	return r.engine.at(r.lastUsed.Load()).Add(idleAfter)
 }
 
-// report tells the observer when the remote became reachable or ceased to be.
+// keepDeadline is when a kept session gets new keys; zero: never.
+func (r *Remote) keepDeadline() time.Time {
+	if !r.kept.Load() {
+		return time.Time{}
+	}
+	last, own := r.session.Stats().LastHandshake, r.engine.control.local.PublicKey()
+	switch {
+	case last.IsZero():
+		return last
+	case bytes.Compare(own[:], r.Public.WireGuard[:]) < 0:
+		return last.Add(keepRekey)
+	}
+	return last.Add(keepRekeyOther)
+}
+
+// report tells the observer when the remote became reachable, ceased to be or moved.
 func (r *Remote) report() {
-	up := r.Up()
-	if up == r.up {
+	up, at := r.Up(), netip.AddrPort{}
+	if to := r.route.Load(); to != nil && up {
+		at = to.addr
+	}
+	if up == r.up && at == r.at {
 		return
 	}
-	r.up = up
+	r.up, r.at = up, at
 	r.everUp = r.everUp || up
 	if r.onCircuits {
 		r.engine.control.relay.dirty = true

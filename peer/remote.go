@@ -30,6 +30,12 @@ const (
 const (
 	// idleAfter is how long a session outlives its last use.
 	idleAfter = 3 * time.Minute
+	// tryFor is how long one is tried for because of a control message that found
+	// none: those are repeated, and most of who does not answer is away.
+	tryFor = 20 * time.Second
+	// A kept session gets new keys before the old ones end, whether they were used
+	// or not, by the side with the lower key; by the other if that does not.
+	keepRekey, keepRekeyOther = 120 * time.Second, 150 * time.Second
 	// helloAfter is how long probes stay unanswered before a hello asks whether
 	// the other side knows us at all.
 	helloAfter = 700 * time.Millisecond
@@ -74,6 +80,7 @@ type Remote struct {
 	touched  atomic.Bool  // since the last Flush
 	carried  atomic.Int64 // likewise of frames alone
 	attended atomic.Bool
+	kept     atomic.Bool // a session is wanted whether it is used or not
 
 	tickSession atomic.Bool // a mark on a key asked for Session.Tick
 
@@ -127,7 +134,8 @@ type remoteControl struct {
 	onCircuits bool             // it is on either side of one
 	upBefore   []netip.AddrPort // addresses that were up when last looked at
 	everUp     bool
-	up         bool // as last reported to the observer
+	up         bool           // as last reported to the observer
+	at         netip.AddrPort // likewise
 	closed     bool
 }
 
@@ -289,6 +297,13 @@ func (r *Remote) Class() Class { return Class(r.class.Load()) }
 func (r *Remote) Want() {
 	r.lastUsed.Store(r.engine.stamp(r.engine.now()))
 	r.engine.attend(r)
+}
+
+// Keep says whether a session is wanted whether it is used or not.
+func (r *Remote) Keep(on bool) {
+	if r.kept.Swap(on) != on {
+		r.engine.attend(r)
+	}
 }
 
 // LocalChange says that this host's addresses or routes changed: every path is

@@ -165,15 +165,19 @@ func (r *Remote) Flush() {
 }
 
 // SendControl sends one control message, of at most 1,100 bytes, if there is a
-// session; otherwise it starts to make one and reports false. Control messages
-// are idempotent and repeated by their senders, so that none of them waits here.
+// session; otherwise it tries to make one for a while and reports false. Control
+// messages are idempotent and repeated by their senders, so that none waits here.
 func (r *Remote) SendControl(msg []byte) bool {
 	now := r.engine.stamp(r.engine.now())
-	before := r.lastUsed.Swap(now)
+	before := r.lastUsed.Load()
 	if !r.transmit(inner.Header{Kind: inner.KindControl}, msg) {
+		if try := now - int64(idleAfter-tryFor); before < try {
+			r.lastUsed.CompareAndSwap(before, try)
+		}
 		r.engine.attend(r)
 		return false
 	}
+	r.lastUsed.Store(now)
 	r.Flush()
 	if now-before > int64(attendEvery) {
 		r.engine.attend(r)

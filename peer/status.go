@@ -34,6 +34,7 @@ type Status struct {
 	Class         Class
 	Up            bool           // there is a session and a path
 	Wanted        bool           // something uses it, or waits for it
+	WantedSince   time.Time      // likewise, since when; zero: not
 	Endpoint      netip.AddrPort // of the path in use, invalid without one
 	RTT           time.Duration
 	PathMTU       int // bytes of IP packet
@@ -54,6 +55,7 @@ func (r *Remote) Status() Status {
 		Class:         r.Class(),
 		Up:            r.Up(),
 		Wanted:        !r.wantSince.IsZero(),
+		WantedSince:   r.wantSince,
 		Observed:      r.observed,
 		Paths:         r.paths.Snapshot(),
 		TxBytes:       r.txBytes.Load(),
@@ -78,6 +80,9 @@ func (r *Remote) Status() Status {
 	}
 	return s
 }
+
+// Carried is how many bytes of frames have gone to the remote and come from it.
+func (r *Remote) Carried() (tx, rx uint64) { return r.txBytes.Load(), r.rxBytes.Load() }
 
 // Remotes returns all that the engine knows, in no order.
 func (e *Engine) Remotes() []*Remote {

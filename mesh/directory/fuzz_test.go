@@ -16,6 +16,7 @@ func FuzzHandleSync(f *testing.F) {
 	f.Add(Push(raws[:2])[0])
 	f.Add(d.summary())
 	f.Add(few.Digest()[0])
+	f.Add(few.Sum())
 	f.Add(appendDigest(2, 0, ^uint64(0), d.store.order[:40]))
 	f.Add([]byte{kindPull, 0, 0, 0, 0, 0, 0, 0, 0})
 	f.Add(Push([][]byte{a.node(ids[0], record.Version{Epoch: 1, Counter: 2}, "192.0.2.1:1")})[0])

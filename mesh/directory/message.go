@@ -19,6 +19,8 @@ import (
 //	           records, digests of it with the next depth. A digest of depth 2 is not answered by digests.
 //	4 pull     place (8) *
 //	           answer: pushes
+//	5 sum      first 8 bytes of the SHA-256 of what a summary would hold
+//	           answer: where ours differs, a summary, or a digest of depth 0 of a small directory
 //
 // A record's place is 2 bits for its type (0 revocation, 1 certificate, 2 network, 3 node) and the first 62 bits of SHA-256 over
 // its key (type, owner, by). A bucket is all records whose places share the first 7 bits.
@@ -28,6 +30,7 @@ const (
 	kindSummary = 2
 	kindDigest  = 3
 	kindPull    = 4
+	kindSum     = 5
 
 	// MaxMessage bounds a message, so that it fits a control datagram of 1,100 bytes with its kind.
 	MaxMessage = 1099

@@ -24,6 +24,7 @@ type store struct {
 	items map[record.Key]*item
 	order []*item // by place, then key
 	known map[record.Hash]bool
+	sums  [buckets]uint64 // exclusive or of the hashes of each bucket's records
 }
 
 func newStore() store {
@@ -88,6 +89,7 @@ func (s *store) put(it *item) verdict {
 	if old := s.items[it.rec.Key]; old != nil {
 		it.place = old.place
 		delete(s.known, old.rec.Hash)
+		s.count(old)
 		i, _ := slices.BinarySearchFunc(s.order, it, compareItems)
 		s.order[i] = it
 	} else {
@@ -97,7 +99,13 @@ func (s *store) put(it *item) verdict {
 	}
 	s.items[it.rec.Key] = it
 	s.known[it.rec.Hash] = true
+	s.count(it)
 	return v
+}
+
+// count adds a record to the sum of its bucket, or takes it away.
+func (s *store) count(it *item) {
+	s.sums[bucketOf(it.place)] ^= binary.BigEndian.Uint64(it.rec.Hash[:])
 }
 
 // between returns the items with low <= place <= high.

@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"slices"
 	"time"
@@ -53,7 +54,18 @@ func (d *Directory) Behind(neighbour keys.NodeID, now time.Time) bool {
 	return n != nil && !n.differs.IsZero() && now.Sub(n.differs) < behindFor
 }
 
-// Digest returns what starts an exchange with a neighbour: on a new session at once, and every 10 s with one.
+// Sum returns what starts an exchange with a neighbour: on a new session at once, and every 10 s with one. As long as both
+// know the same, it is all that is sent.
+func (d *Directory) Sum() []byte {
+	return binary.BigEndian.AppendUint64([]byte{kindSum}, d.sum())
+}
+
+func (d *Directory) sum() uint64 {
+	hash := sha256.Sum256(d.summary()[1:])
+	return binary.BigEndian.Uint64(hash[:])
+}
+
+// Digest returns what we know: of many records, a summary.
 func (d *Directory) Digest() [][]byte {
 	if len(d.store.order) <= fewRecords {
 		return [][]byte{appendDigest(0, 0, ^uint64(0), d.store.order)}
@@ -64,20 +76,13 @@ func (d *Directory) Digest() [][]byte {
 func (d *Directory) summary() []byte {
 	msg := make([]byte, 1, 1+8*buckets)
 	msg[0] = kindSummary
-	for _, h := range d.bucketHashes() {
+	for _, h := range d.store.sums {
 		msg = binary.BigEndian.AppendUint64(msg, h)
 	}
 	return msg
 }
 
 func bucketOf(place uint64) int { return int(place >> 57) }
-
-func (d *Directory) bucketHashes() (hashes [buckets]uint64) {
-	for _, it := range d.store.order {
-		hashes[bucketOf(it.place)] ^= binary.BigEndian.Uint64(it.rec.Hash[:])
-	}
-	return hashes
-}
 
 // HandleSync takes a message from a neighbour. The replies go back to it, the delta to the other neighbours. Whatever the
 // message, the replies are at most twenty datagrams, and over time at most what the neighbour's budget allows.
@@ -95,6 +100,8 @@ func (d *Directory) HandleSync(from keys.NodeID, msg []byte, now time.Time) (rep
 			replies, ok = d.answerDigest(n, msg[1:], now)
 		case kindPull:
 			replies, ok = d.answerPull(n, msg[1:], now)
+		case kindSum:
+			replies, ok = d.answerSum(n, msg[1:], now)
 		default:
 			ok = false
 		}
@@ -128,12 +135,22 @@ func (n *neighbour) within(d *Directory, raws [][]byte, now time.Time) (out [][]
 	return out, over
 }
 
+func (d *Directory) answerSum(n *neighbour, b []byte, now time.Time) ([][]byte, bool) {
+	if len(b) != 8 {
+		return nil, false
+	}
+	if binary.BigEndian.Uint64(b) == d.sum() || !n.out.AllowN(now, 1) {
+		return nil, true
+	}
+	return d.Digest(), true
+}
+
 // answerSummary sends digests of the buckets that differ; where those are too many, the next answer goes on behind them.
 func (d *Directory) answerSummary(n *neighbour, b []byte, now time.Time) ([][]byte, bool) {
 	if len(b) != 8*buckets {
 		return nil, false
 	}
-	ours := d.bucketHashes()
+	ours := d.store.sums
 	differs := func(i int) bool { return i < buckets && ours[i] != binary.BigEndian.Uint64(b[8*i:]) }
 	var out [][]byte
 	for i := range buckets {

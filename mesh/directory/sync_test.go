@@ -188,14 +188,14 @@ func (m *mesh) compare() {
 	}
 	m.now = m.now.Add(pause)
 	for i, list := range m.neighbours {
-		m.send(i, list[m.rand.IntN(len(list))], m.nodes[i].Digest())
+		m.send(i, list[m.rand.IntN(len(list))], [][]byte{m.nodes[i].Sum()})
 	}
 }
 
 func (m *mesh) same() bool {
-	first := m.nodes[0].bucketHashes()
+	first := m.nodes[0].store.sums
 	for _, d := range m.nodes[1:] {
-		if d.bucketHashes() != first || len(d.store.items) != len(m.nodes[0].store.items) {
+		if d.store.sums != first || len(d.store.items) != len(m.nodes[0].store.items) {
 			return false
 		}
 	}
@@ -253,8 +253,8 @@ func TestJoinerLearnsEverything(t *testing.T) {
 		t.Run(fmt.Sprintf("loss %v", loss), func(t *testing.T) {
 			m := newMesh(t, []*Directory{full, a.directory(raws[:2]...)}, 0, loss)
 			m.neighbours = [][]int{{1}, {0}}
-			m.send(0, 1, m.nodes[0].Digest()) // a new session
-			m.send(1, 0, m.nodes[1].Digest())
+			m.send(0, 1, [][]byte{m.nodes[0].Sum()}) // a new session
+			m.send(1, 0, [][]byte{m.nodes[1].Sum()})
 			exchanges, start := 0, m.now
 			for !m.same() {
 				if !m.round() {

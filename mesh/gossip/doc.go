@@ -4,7 +4,10 @@
 //
 //	session -> Receive -> guard -> memberlist -> outgoing filter -> Link.SendControl -> session
 //	                        |          |
-//	directory -> SetMembers +          +-> Alive, Changed
+//	directory -> SetMembers +          +-> Alive, GivenUp, Changed
+//
+// Only a member's neighbours (SetNeighbours) talk to it and watch it, by their sessions with it. memberlist, which would probe
+// everybody, is told that all is well with the others; it spreads suspicions and refutations among neighbours (docs/adr/0009).
 //
 // memberlist trusts whoever speaks to it. The guard in front of it decodes each packet itself, holds every field to what
 // the authenticated sender may say, and encodes it anew: no byte of a peer reaches memberlist's own decoders.

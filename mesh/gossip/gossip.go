@@ -116,11 +116,23 @@ func (g *Gossip) send(name string, packet []byte, now time.Time) {
 		g.mu.Unlock()
 		return
 	}
-	f := filter{g.table, func(p *peer) bool { return since(p.heard, now) < heardFor || g.isReachable(p.id) }}
-	packet = f.pass(to, packet, now)
+	out, pings := filter{g.table, g.isReachable}.pass(to, packet, now)
 	g.mu.Unlock()
-	if packet != nil {
-		g.transmit(to.id, packet)
+	for _, o := range out {
+		g.transmit(o.to.id, o.packet)
+	}
+	for i := range pings {
+		g.answer(to.id, &pings[i])
+	}
+}
+
+// answer tells memberlist that a member is well whom others watch.
+func (g *Gossip) answer(from keys.NodeID, ping *message) {
+	ack := message{kind: kindAck, seq: ping.seq}
+	select {
+	case g.transport.packets <- g.incoming(from, ack.append(nil)):
+	default:
+		g.count(dropFull)
 	}
 }
 
@@ -144,6 +156,46 @@ func (g *Gossip) SetMembers(ids []keys.NodeID) {
 	g.noteChanges(time.Now())
 	g.mu.Unlock()
 	signal(g.wake)
+}
+
+// SetNeighbours says which members we talk to and watch, besides those who ask us something. Without it we talk to everybody.
+func (g *Gossip) SetNeighbours(ids []keys.NodeID) {
+	g.mu.Lock()
+	g.table.setNeighbours(ids)
+	g.mu.Unlock()
+}
+
+// Left says that a member has told us that it is leaving now, and passes that on.
+func (g *Gossip) Left(id keys.NodeID) {
+	g.mu.Lock()
+	if p := g.table.peers[id.String()]; p != nil && p != g.table.self {
+		p.left = time.Now()
+		g.table.leaving = append(g.table.leaving, p)
+		g.noteChange(p, p.left)
+	}
+	g.mu.Unlock()
+	signal(g.wake)
+}
+
+// Returned says that a member is here again: it has made a new session, or says that it has started anew. It may have
+// forgotten who lives, and one or the other of us tells it.
+func (g *Gossip) Returned(id keys.NodeID) {
+	g.mu.Lock()
+	if p := g.table.peers[id.String()]; p != nil && p != g.table.self {
+		p.left = time.Time{}
+		g.table.greet(p)
+		g.noteChange(p, time.Now())
+	}
+	g.mu.Unlock()
+	signal(g.wake)
+}
+
+// GivenUp says whether the members have agreed that one is dead. It is a hint.
+func (g *Gossip) GivenUp(id keys.NodeID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := g.table.peers[id.String()]
+	return p != nil && p.joined && !p.up && !p.alive(g.isReachable(id), time.Now())
 }
 
 // Reachable sets the function that says whether a member is known to be reachable by better evidence, such as a live
@@ -227,11 +279,14 @@ func signal(c chan struct{}) {
 	}
 }
 
+// ownPing marks the numbers of pings that are ours and not memberlist's, which counts from 0.
+const ownPing = 1 << 31
+
 // ping asks a member that memberlist has given up. Nobody waits for the answer's number: that it comes is enough.
 func (g *Gossip) ping(to *peer) {
 	self := g.table.self
 	m := message{
-		kind: kindPing, seq: rand.Uint32() | 1<<31, node: to.name,
+		kind: kindPing, seq: rand.Uint32() | ownPing, node: to.name,
 		source: source{self.addr[:], port, self.name},
 	}
 	g.send(to.name, m.append(nil), time.Now())

@@ -56,7 +56,9 @@ func (g *guard) admit(from keys.NodeID, packet []byte, now time.Time) []byte {
 		g.drop(dropMalformed)
 		return nil
 	}
-	g.table.greet(hop, now)
+	if !g.table.sparse && since(hop.heard, now) >= greetAfter { // else Returned says so
+		g.table.greet(hop)
+	}
 	hop.heard = now
 	var parts [][]byte
 	for i := range messages {
@@ -131,6 +133,7 @@ func (g *guard) judgeErrand(hop *peer, m *message, now time.Time) string {
 	if !hop.errands.AllowN(now, 1) {
 		return dropBudget
 	}
+	target.errand = now
 	return ""
 }
 

@@ -33,10 +33,13 @@ const (
 	goodbyeFor   = 10 * time.Second // what trails a goodbye does not revive
 	feedAgain    = 2 * time.Second
 	tellInterval = 5 * time.Second // our own incarnation goes to each peer we talk to
-	askInterval  = 5 * time.Second
-	askCount     = 2
+	checkEvery   = 5 * time.Second // a suspect is asked
+	askInterval  = 30 * time.Second
+	errandFor    = 2 * time.Second  // after a request to ping, a ping is on somebody's behalf
+	accuseAfter  = 15 * time.Second // without evidence of a neighbour, doubling while others vouch for it
+	accuseAtMost = time.Hour
 	greetAfter   = time.Minute // of silence
-	greeters     = 8           // how many members greet one that comes, on average
+	greeters     = 4           // how many members greet one that comes, on average
 	greetAtOnce  = 64          // names a second for each that is greeted
 	perPacket    = 8           // names
 )
@@ -53,11 +56,15 @@ type peer struct {
 	up          bool // memberlist thinks that it lives
 	confirmed   bool // and somebody has evidence, or it is only our assumption
 	shown       bool // what Alive said last
+	near        bool // a neighbour
 
 	fed, heard, left time.Time
 	suspected        time.Time // last, by another member
 	checked          time.Time // when it was last asked because of that
 	told             time.Time
+	errand           time.Time // another member last asked us to ping it
+	seen             time.Time // a neighbour: when there was evidence of it last, or when it was accused
+	patience         time.Duration
 	toldIncarnation  uint32
 	greeting         []string // members that it has yet to hear of from us
 
@@ -117,7 +124,9 @@ type table struct {
 	self    *peer
 	peers   map[string]*peer
 	removed []*peer // memberlist has yet to hear that they are gone
+	leaving []*peer // likewise, by their own word
 	asked   time.Time
+	sparse  bool // we talk to neighbours; else to everybody
 }
 
 func newTable(self keys.NodeID) *table {
@@ -155,6 +164,12 @@ func (t *table) feeds(now time.Time, reachable func(keys.NodeID) bool, limit int
 		t.removed = t.removed[1:]
 		out = append(out, message{kind: kindDead, incarnation: p.incarnation, node: p.name, from: t.self.name})
 	}
+	for _, p := range t.leaving {
+		if p.joined {
+			out = append(out, message{kind: kindDead, incarnation: p.incarnation, node: p.name, from: p.name})
+		}
+	}
+	t.leaving = nil
 	for _, p := range t.peers {
 		if len(out) >= limit {
 			break
@@ -187,10 +202,13 @@ func (p *peer) aliveMessage() message {
 
 // checks are the members that somebody suspects: they are asked at once, so that a path that leads nowhere is noticed although
 // nothing else goes there.
-func (t *table) checks(now time.Time) []*peer {
+func (t *table) checks(now time.Time, reachable func(keys.NodeID) bool) []*peer {
 	var out []*peer
 	for _, p := range t.peers {
-		if p != t.self && p.suspected.After(p.checked) && since(p.checked, now) >= askInterval {
+		if t.sparse && !p.near && !reachable(p.id) {
+			continue
+		}
+		if p != t.self && p.suspected.After(p.checked) && since(p.checked, now) >= checkEvery {
 			p.checked = now
 			out = append(out, p)
 		}
@@ -198,32 +216,86 @@ func (t *table) checks(now time.Time) []*peer {
 	return out
 }
 
-// asks picks members that memberlist has given up, so that they are asked whether they live: memberlist never would, and two
+// asks picks a member that memberlist has given up, so that it is asked whether it lives: memberlist never would, and two
 // halves of a network would stay apart for ever.
 func (t *table) asks(now time.Time) []*peer {
 	if since(t.asked, now) < askInterval {
 		return nil
 	}
 	t.asked = now
-	var out []*peer
-	seen := 0
+	var dead []*peer
 	for _, p := range t.peers {
-		if p == t.self || p.up || !p.joined || !p.left.IsZero() {
-			continue
+		if p != t.self && !p.up && p.joined && p.left.IsZero() {
+			dead = append(dead, p)
 		}
-		if seen++; len(out) < askCount {
-			out = append(out, p)
-		} else if i := rand.IntN(seen); i < askCount { // reservoir sampling
-			out[i] = p
+	}
+	if len(dead) == 0 {
+		return nil
+	}
+	return []*peer{dead[rand.IntN(len(dead))]}
+}
+
+// setNeighbours says whom we talk to.
+func (t *table) setNeighbours(ids []keys.NodeID) {
+	t.sparse = true
+	near := make(map[keys.NodeID]bool, len(ids))
+	for _, id := range ids {
+		near[id] = true
+	}
+	for _, p := range t.peers {
+		if on := near[p.id]; on != p.near {
+			p.near, p.seen, p.patience = on, time.Time{}, accuseAfter
+		}
+	}
+}
+
+// accusations are what we have to say of neighbours: nobody but a member's neighbours watches it. One that others vouch for
+// is left alone for longer each time, since it must be our way to it that is broken.
+func (t *table) accusations(now time.Time, reachable func(keys.NodeID) bool) []message {
+	var out []message
+	for _, p := range t.peers {
+		switch {
+		case !p.near || p == t.self:
+		case since(p.heard, now) < heardFor || reachable(p.id):
+			p.seen, p.patience = now, accuseAfter
+		case p.seen.IsZero() || !p.up || !p.joined:
+			p.seen = now
+		case now.Sub(p.seen) >= p.patience:
+			p.seen, p.patience = now, min(2*p.patience, accuseAtMost)
+			out = append(out, message{kind: kindSuspect, incarnation: p.incarnation, node: p.name, from: t.self.name})
 		}
 	}
 	return out
 }
 
+// other picks a neighbour there is evidence of, other than p, to take what concerns nobody in particular.
+func (t *table) other(p *peer, now time.Time, reachable func(keys.NodeID) bool) *peer {
+	var picked *peer
+	seen := 0
+	for _, o := range t.peers {
+		if o == p || o == t.self || !o.near || !reachable(o.id) && since(o.heard, now) >= heardFor {
+			continue
+		}
+		if seen++; rand.IntN(seen) == 0 { // reservoir sampling
+			picked = o
+		}
+	}
+	return picked
+}
+
 // greet begins to tell a member that has come, or come back, who lives: memberlist would have fetched that by push/pull,
 // and asking everyone would take minutes. Some of those that it meets do so, by chance.
-func (t *table) greet(p *peer, now time.Time) {
-	if since(p.heard, now) < greetAfter || rand.IntN(len(t.peers)) >= greeters {
+func (t *table) greet(p *peer) {
+	crowd := len(t.peers)
+	if t.sparse {
+		crowd = 0
+		for _, o := range t.peers {
+			if o.near {
+				crowd++
+			}
+		}
+	}
+	if rand.IntN(max(crowd, 1)) >= greeters {
 		return
 	}
 	p.greeting = nil

@@ -64,7 +64,8 @@ func (g *Gossip) plan(ctx context.Context) (more bool) {
 	now := time.Now()
 	g.mu.Lock()
 	feeds := g.table.feeds(now, g.isReachable, feedsAtOnce)
-	asks := append(g.table.asks(now), g.table.checks(now)...)
+	feeds = append(feeds, g.table.accusations(now, g.isReachable)...)
+	asks := append(g.table.asks(now), g.table.checks(now, g.isReachable)...)
 	greetings := g.table.greetings()
 	g.noteChanges(now)
 	g.mu.Unlock()
@@ -83,7 +84,7 @@ func (g *Gossip) plan(ctx context.Context) (more bool) {
 			g.send(p.name, packet, now)
 		}
 	}
-	return len(feeds) == feedsAtOnce
+	return len(feeds) >= feedsAtOnce
 }
 
 // settings are memberlist's. The times give a detection in 13 to 29 s for 10 to 1,000 members; quicker answers are the
@@ -152,7 +153,7 @@ func (e events) NotifyPingComplete(n *memberlist.Node, _ time.Duration, _ []byte
 	g := e.g
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if p := g.table.peers[n.Name]; p != nil {
+	if p := g.table.peers[n.Name]; p != nil && (p.near || !g.table.sparse) { // others' pings we have answered ourselves
 		p.confirmed = true
 		g.noteChange(p, time.Now())
 	}
