@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"os"
@@ -213,4 +214,96 @@ func TestLANDiscovery(t *testing.T) {
 func (w *world) pingWhen(from, to *lab.Node) {
 	w.Helper()
 	w.reached(15*time.Second, from, w.addr(to))
+}
+
+// nat64 makes a site's router a NAT64 (tayga) with a DNS64 (unbound), and its hosts IPv6-only.
+func (w *world) nat64(site *lab.Site, prefix netip.Prefix, hosts ...*lab.Host) {
+	w.Helper()
+	dir := w.TempDir()
+	run := func(h interface {
+		Command(context.Context, string, ...string) *exec.Cmd
+	}, script string,
+	) {
+		w.Helper()
+		if out, err := h.Command(w.within(10*time.Second), "sh", "-ec", script).CombinedOutput(); err != nil {
+			w.Fatalf("%s: %v\n%s", script, err, out)
+		}
+	}
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		w.must(os.WriteFile(path, []byte(text), 0o644))
+		return path
+	}
+	background := func(name string, args ...string) {
+		cmd := site.Command(w.Context(), name, args...)
+		var out strings.Builder
+		cmd.Stdout, cmd.Stderr = &out, &out
+		w.must(cmd.Start())
+		w.Cleanup(func() {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+			if w.Failed() {
+				w.Logf("%s: %s", name, out.String())
+			}
+		})
+	}
+	const own4, pool4 = "192.168.255.1", "192.168.255.0/24"
+	conf := file("tayga.conf", fmt.Sprintf("tun-device nat64\nipv4-addr %s\nprefix %v\ndynamic-pool %s\ndata-dir %s\n", own4, prefix, pool4, dir))
+	run(site, fmt.Sprintf("tayga --config %s --mktun; ip link set nat64 up; ip route add %s dev nat64; ip route add %v dev nat64", conf, pool4, prefix))
+	background("tayga", "--config", conf, "-d")
+	w.nft(site, "insert rule inet lab filter2_1000 iifname nat64 accept")
+	lan := ""
+	for _, h := range hosts {
+		own := h.Addr6()
+		lan = netip.PrefixFrom(own, 64).Masked().Addr().Next().String()
+		w.must(h.SetAddrs(netip.PrefixFrom(own, 64)))
+		run(h, fmt.Sprintf("echo nameserver %s > /etc/resolv.conf; ip route replace default via %s dev eth0", lan, lan))
+	}
+	background("unbound", "-d", "-c", file("unbound.conf", fmt.Sprintf(`server:
+  interface: %s
+  access-control: ::0/0 allow
+  module-config: "dns64 iterator"
+  dns64-prefix: %v
+  chroot: ""
+  username: ""
+  directory: %q
+  pidfile: ""
+  use-syslog: no
+  do-daemonize: no
+forward-zone:
+  name: "."
+  forward-addr: %s
+`, lan, prefix, dir, upstreamDNS)))
+	w.eventually(10*time.Second, "names resolve by the DNS64", func() error {
+		out, err := hosts[0].Command(w.Context(), "getent", "ahostsv6", "ipv4only.arpa").CombinedOutput()
+		if err == nil && !strings.Contains(string(out), "c000:aa") {
+			err = fmt.Errorf("%s", out)
+		}
+		return err
+	})
+}
+
+// upstreamDNS is the lab's name server.
+const upstreamDNS = "2001:db8:ffff::53"
+
+// TestNAT64 has an IPv6-only host reach a home that has IPv4 alone, through a real NAT64: by its name, by an IPv4 literal,
+// and by an invite with IPv4 entry points.
+func TestNAT64(t *testing.T) {
+	w := newWorld(t)
+	w.net.SetName("ipv4only.arpa", netip.MustParseAddr("192.0.0.170"), netip.MustParseAddr("192.0.0.171"))
+	home := w.found(w.net.Host("home", lab.HostConfig{V4: true}))
+	friend := w.join(w.net.Host("friend", lab.HostConfig{V4: true}), w.invite(home))
+	site := w.net.Site("mobile", lab.SiteConfig{NAT: lab.Home})
+	phone, tablet := site.Host("phone"), site.Host("tablet")
+	w.must(w.lab.Ready(w.within(10 * time.Second)))
+	w.nat64(site, netip.MustParsePrefix("2001:db8:64:64::/96"), phone, tablet)
+	a := w.joinByApprovalAt(phone, home, home.Host.Addr4().String())
+	b := w.join(tablet, w.invite(home))
+	w.waitPeers(home, friend, a, b)
+	w.pingAll(5, home, friend, a, b)
+	for _, p := range w.status(a).Peers {
+		if p.Name == "home" && p.Transport != "udp6" {
+			t.Errorf("the phone reaches home by %s at %s", p.Transport, p.Endpoint)
+		}
+	}
 }

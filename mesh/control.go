@@ -86,9 +86,11 @@ func (n *Node) hostChanged() {
 	if n.mapper != nil {
 		n.mapper.Poke()
 	}
-	select {
-	case n.linksChanged <- struct{}{}:
-	default:
+	for _, c := range []chan struct{}{n.linksChanged, n.nat64.changed} {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -275,6 +277,9 @@ func (n *Node) endpointsOf(d *directory.Member) []netip.AddrPort {
 	}
 	if last, ok := n.state.lastGood[d.ID]; ok && !slices.Contains(list, last) {
 		list = append(list, last)
+	}
+	if prefixes := n.nat64.prefixes.Load(); prefixes != nil {
+		list = synthesize(*prefixes, list)
 	}
 	return list
 }

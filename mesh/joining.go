@@ -77,6 +77,7 @@ func (n *Node) resolveEntries(ctx context.Context, must bool) (*entryPoints, err
 		}
 		e.addrs = append(e.addrs, addrs...)
 	}
+	e.addrs = n.throughNAT64(ctx, e.addrs)
 	if must && len(e.addrs) == 0 {
 		return nil, fmt.Errorf("join: %w", errors.Join(errs...))
 	}

@@ -74,7 +74,11 @@ type Node struct {
 	mapper  *portmap.Mapper  // nil: routers are not asked
 
 	linksChanged chan struct{} // for discovery
-	stop         context.CancelCauseFunc
+	nat64        struct {
+		changed  chan struct{}
+		prefixes atomic.Pointer[[]netip.Prefix] // found; only where IPv4 leads nowhere
+	}
+	stop context.CancelCauseFunc
 
 	state state // owned by the control goroutine
 }

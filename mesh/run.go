@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -42,6 +41,7 @@ func Run(ctx context.Context, cfg Config) error {
 	group, inner := errgroup.WithContext(ctx)
 	group.Go(func() error { return n.control(inner) })
 	group.Go(func() error { return n.mapPorts(inner) })
+	group.Go(func() error { return n.watchNAT64(inner) })
 	group.Go(func() error { return n.live(inner, group) })
 	err = group.Wait()
 	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, errEnding)) {
@@ -107,6 +107,7 @@ func prepare(cfg Config) (*Node, error) {
 		ended:        make(chan struct{}),
 		started:      time.Now(),
 	}
+	n.nat64.changed = make(chan struct{}, 1)
 	n.failed = true // until it runs
 	if err := n.checkHost(); err != nil {
 		return nil, errors.Join(err, n.closeState())
@@ -253,9 +254,7 @@ func (n *Node) adopt(m *membership) (err error) {
 func (n *Node) live(ctx context.Context, group *errgroup.Group) error {
 	joining := n.state.membership == nil
 	n.announceStart()
-	if err := n.resolveConfigured(ctx); err != nil {
-		return err
-	}
+	group.Go(func() error { return n.keepConfigured(ctx) })
 	entries, err := n.resolveEntries(ctx, joining)
 	if err != nil {
 		return err
@@ -374,28 +373,6 @@ func (n *Node) joinLine(ctx context.Context) string {
 		}
 	})
 	return "meshd up --join " + host
-}
-
-// resolveConfigured looks up --advertise and --stun. A STUN server that is not
-// found is a warning; an address of our own that makes no sense is an error.
-func (n *Node) resolveConfigured(ctx context.Context) error {
-	var advertised []netip.AddrPort
-	for _, spec := range n.cfg.Advertise {
-		addrs, err := n.resolve(ctx, spec)
-		if err != nil {
-			return fmt.Errorf("advertise: %w", err)
-		}
-		advertised = append(advertised, addrs...)
-	}
-	var servers []netip.AddrPort
-	for _, spec := range n.cfg.STUN {
-		addrs, err := n.resolve(ctx, spec)
-		if err != nil {
-			n.event(Warning, fmt.Sprintf("stun: %v", err))
-		}
-		servers = append(servers, addrs...)
-	}
-	return n.do(ctx, func() { n.state.self.advertised, n.stun = advertised, servers })
 }
 
 // ownName is this node's name in the network.

@@ -127,7 +127,7 @@ func (c *Client) Handle(now time.Time, from netip.AddrPort, b []byte) bool {
 	}
 	s := c.servers[i]
 	mapped, err := ParseAnswer(b, s.txid)
-	if err != nil || mapped.Addr().Is4() != from.Addr().Is4() {
+	if err != nil || from.Addr().Is4() && !mapped.Addr().Is4() { // the reverse is what a NAT64 does
 		return false
 	}
 	s.mapped, s.answeredAt = mapped, now
@@ -161,7 +161,7 @@ func conclude(answers []observation, local []netip.AddrPort) Result {
 	r := Result{UDP: len(answers) > 0, Reflexive: reflexive(answers, local)}
 	var v4, v6 []observation
 	for _, o := range answers {
-		if o.server.Addr().Is4() {
+		if o.mapped.Addr().Is4() {
 			v4 = append(v4, o)
 		} else {
 			v6 = append(v6, o)
