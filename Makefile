@@ -27,13 +27,14 @@ vet:
 	@for t in $(TARGETS); do echo "vet $$t"; GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) vet ./... || exit 1; done
 	$(TOOL) staticcheck -checks all ./...
 
-# The race detector itself crashes now and then (in its own stack store) on
-# many goroutines in simulated time: the packages with whole crowds run without it.
-CROWDS := meshd/mesh meshd/mesh/gossip
+# Tests in simulated time run on one processor under the race detector: in Go 1.26 the timers of a synctest bubble share
+# one context of the detector, and it crashes (in __sanitizer::StackDepot) when two processors run timers at once.
+UNITS   = $(filter-out ./integration% ./bench%,$(shell $(GO) list -f '{{.Dir}}' ./... | sed "s|^$$PWD|.|"))
+BUBBLES = $(filter $(UNITS),$(shell grep -rl '"testing/synctest"' --include=*_test.go . | xargs -n1 dirname | sort -u))
 
 unit:
-	$(GO) test -timeout 15m $(CROWDS)
-	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -vE '/(integration|bench)' | grep -vxF $(CROWDS:%=-e %))
+	$(GO) test -race -timeout 15m $(filter-out $(BUBBLES),$(UNITS))
+	$(GO) test -race -timeout 15m -exec 'env GOMAXPROCS=1' $(BUBBLES)
 
 integration:
 	$(GO) test -count=1 -timeout 15m -p 1 ./integration/... ./bench/...
