@@ -49,10 +49,16 @@ type Config struct {
 // Allow is what a remote may do. It is judged at the receiver, on the origin that
 // the session has authenticated.
 type Allow struct {
-	MAC     MAC      // the remote's own address: nobody else may use it. Zero: it has none
-	MaxMACs int      // further stations behind it; 0: DefaultMaxMACs, or BridgeMaxMACs with Bridge
-	Bridge  bool     // it brings hosts of other networks
-	VLANs   []uint16 // tags it may use, untagged always being allowed; nil: all
+	MAC     MAC  // the remote's own address: nobody else may use it. Zero: it has none
+	MaxMACs int  // further stations behind it; 0: DefaultMaxMACs, or BridgeMaxMACs with Bridge
+	Bridge  bool // it brings hosts of other networks
+	Router  bool // it may send router advertisements and redirects
+	DHCP    bool // it may answer as a DHCP server
+
+	// Addresses are the remote's own IP addresses, besides the link-local one that
+	// follows from MAC: nobody else may claim them.
+	Addresses []netip.Addr
+	VLANs     []uint16 // tags it may use, untagged always being allowed; nil: all
 }
 
 // How a station became known.
@@ -105,4 +111,10 @@ const (
 	DropElsewhere         = "elsewhere"    // the destination is known and not on this way
 	DropDisconnected      = "disconnected" // from, or to, a remote that is no longer there
 	DropDevice            = "device"       // the host did not take it, or there is no TAP
+	DropHidden            = "hidden"       // what it tells hosts cannot be judged: cut off, fragmented or wrapped
+	DropLinkProtocol      = "link-protocol"
+	DropSpoofed           = "spoofed"       // ARP or neighbour discovery that speaks for another MAC
+	DropRouter            = "router"        // router advertisement or redirect without the role
+	DropDHCP              = "dhcp"          // a DHCP server's message without the role
+	DropAddress           = "address-taken" // claims the IP address of a member, or of a host that is there
 )

@@ -20,6 +20,12 @@ const (
 	elsewhere
 	disconnected
 	device
+	hidden
+	linkProtocol
+	spoofed
+	routerDenied
+	dhcpDenied
+	addressTaken
 	reasons // how many there are
 )
 
@@ -29,6 +35,7 @@ func (r reason) String() string {
 		DropMalformed, DropOversize, DropReservedMulticast, DropSourceMulticast, DropSourceZero,
 		DropSourceMAC, DropSourceMoved, DropSourceLimit, DropVLAN, DropStorm,
 		DropElsewhere, DropDisconnected, DropDevice,
+		DropHidden, DropLinkProtocol, DropSpoofed, DropRouter, DropDHCP, DropAddress,
 	}[r]
 }
 

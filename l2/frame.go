@@ -4,10 +4,18 @@ import "encoding/binary"
 
 // EtherTypes that the switch looks at.
 const (
+	etherTypeMin  = 0x0600 // below, it is the length of an 802.3 frame
+	etherTypeIPv4 = 0x0800
 	etherTypeARP  = 0x0806
 	etherTypeIPv6 = 0x86dd
 	etherTypeVLAN = 0x8100 // 802.1Q
 	etherTypeSVID = 0x88a8 // 802.1ad, the outer tag of QinQ
+
+	// Between neighbours on one link, and never across a bridge.
+	etherTypePause = 0x8808
+	etherTypeSlow  = 0x8809 // LACP
+	etherTypeEAPOL = 0x888e
+	etherTypeLLDP  = 0x88cc
 )
 
 const (
@@ -65,12 +73,18 @@ func isTag(etherType uint16) bool {
 }
 
 // reserved reports whether dst is one of 01:80:c2:00:00:00 to 0f: spanning tree,
-// pause, LACP, LLDP. A bridge never forwards them (802.1Q 8.6.3). Nor does this
-// one forward meshd's own discovery of members on a link (mesh/lan): whoever
-// heard of a member that way would try to reach it through the segment.
+// pause, LACP, LLDP. A bridge never forwards them (802.1Q 8.6.3), nor Cisco's twins
+// of those, 01:00:0c:cc:cc:cc and cd. Nor does this one forward meshd's own discovery
+// of members on a link (mesh/lan): whoever heard of a member that way would try to
+// reach it through the segment.
 func reserved(dst MAC) bool {
-	if dst == (MAC{0x01, 0x00, 0x5e, 0x7f, 0x33, 0x53}) || dst == (MAC{0x33, 0x33, 0x00, 0x00, 0x51, 0x83}) {
+	switch {
+	case !dst.Multicast():
+		return false
+	case dst == MAC{0x01, 0x00, 0x5e, 0x7f, 0x33, 0x53}, dst == MAC{0x33, 0x33, 0x00, 0x00, 0x51, 0x83}:
 		return true
+	case dst[0] == 0x01 && dst[1] == 0 && dst[2] == 0x0c:
+		return dst[3] == 0xcc && dst[4] == 0xcc && dst[5]&^1 == 0xcc
 	}
 	return dst[0] == 0x01 && dst[1] == 0x80 && dst[2] == 0xc2 && dst[3] == 0 && dst[4] == 0 && dst[5] < 0x10
 }

@@ -10,15 +10,23 @@ import (
 const (
 	neighborIPs  = 8         // kept for each station, the last ones heard
 	neighborAge  = time.Hour // hosts ask for each other rarely while all is well
-	neighborMore = 32        // entries an origin may have beyond its stations: its own address in several VLANs
+	never        = -2 * neighborAge
+	neighborMore = 32 // entries an origin may have beyond its stations: its own address in several VLANs
 )
 
-// neighbors remembers which IP addresses stations say they have. It is for people
-// to read (Hosts) and decides nothing.
+// neighbors remembers which IP addresses stations say they have. People read it
+// (Hosts), and the guards hold others to it.
 type neighbors struct {
-	mu    sync.Mutex
-	hosts map[station]*neighbor
-	swept time.Duration
+	mu     sync.Mutex
+	hosts  map[station]*neighbor
+	claims map[claim]station // who has an address
+	swept  time.Duration
+}
+
+// claim is an address in a VLAN.
+type claim struct {
+	vlan uint16
+	ip   netip.Addr
 }
 
 type neighbor struct {
@@ -28,30 +36,56 @@ type neighbor struct {
 }
 
 func newNeighbors() *neighbors {
-	return &neighbors{hosts: make(map[station]*neighbor), swept: -sweepEvery}
+	return &neighbors{hosts: make(map[station]*neighbor), claims: make(map[claim]station), swept: -sweepEvery}
 }
 
-// note remembers that station k, behind o, has address ip.
-func (n *neighbors) note(k station, o *origin, ip netip.Addr, now time.Duration) {
+// claim remembers that station k, behind o, has address ip. It reports false, and
+// changes nothing, when a station behind another origin has it and is alive.
+func (n *neighbors) claim(k station, o *origin, ip netip.Addr, now time.Duration, those liveness) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if holder, held := n.claims[claim{k.vlan(), ip}]; held && holder != k {
+		other := n.hosts[holder]
+		if other.at != o && fresh(now)(other.seen[other.slot(ip)]) && those.alive(holder, other.at) {
+			return false
+		}
+		n.release(holder, other, other.slot(ip))
+	}
 	h := n.hosts[k]
 	if h == nil || h.at != o {
 		if h = n.place(k, o, now); h == nil {
-			return
+			return true
 		}
 	}
-	slot := 0
+	slot := h.slot(ip)
+	if h.ips[slot] != ip {
+		n.release(k, h, slot)
+		n.claims[claim{k.vlan(), ip}] = k
+	}
+	h.ips[slot], h.seen[slot] = ip, now
+	return true
+}
+
+// slot is where an address is, or where it may take the place of the oldest.
+func (h *neighbor) slot(ip netip.Addr) (slot int) {
 	for i, known := range h.ips {
 		if known == ip {
-			slot = i
-			break
+			return i
 		}
 		if h.seen[i] < h.seen[slot] {
 			slot = i
 		}
 	}
-	h.ips[slot], h.seen[slot] = ip, now
+	return slot
+}
+
+// release empties a slot of station k.
+func (n *neighbors) release(k station, h *neighbor, slot int) {
+	if ip := h.ips[slot]; ip.IsValid() {
+		delete(n.claims, claim{k.vlan(), ip})
+	}
+	h.ips[slot] = netip.Addr{}
+	h.seen[slot] = never
 }
 
 // place makes the entry of a station that is new or has moved, or returns nil when
@@ -63,15 +97,14 @@ func (n *neighbors) place(k station, o *origin, now time.Duration) *neighbor {
 		n.forgetLocked(func(_ station, h *neighbor) bool { return !slices.ContainsFunc(h.seen[:], fresh(now)) })
 	}
 	if old := n.hosts[k]; old != nil {
-		old.at.neighbors--
-		delete(n.hosts, k)
+		n.remove(k, old)
 	}
 	if o.neighbors >= limit || len(n.hosts) >= maxStations {
 		return nil
 	}
 	h := &neighbor{at: o}
 	for i := range h.seen {
-		h.seen[i] = now - 2*neighborAge // never
+		h.seen[i] = never
 	}
 	n.hosts[k] = h
 	o.neighbors++
@@ -92,10 +125,17 @@ func (n *neighbors) forget(gone func(station, *origin) bool) {
 func (n *neighbors) forgetLocked(gone func(station, *neighbor) bool) {
 	for k, h := range n.hosts {
 		if gone(k, h) {
-			h.at.neighbors--
-			delete(n.hosts, k)
+			n.remove(k, h)
 		}
 	}
+}
+
+func (n *neighbors) remove(k station, h *neighbor) {
+	for slot := range h.ips {
+		n.release(k, h, slot)
+	}
+	h.at.neighbors--
+	delete(n.hosts, k)
 }
 
 // each calls yield for every station with the addresses heard lately, in order.

@@ -110,7 +110,9 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 		if !p.bum.take(now) {
 			return storm
 		}
-		s.note(h, f.Data, &s.local, now)
+		if why := s.guard(v, &v.own, h, f.Data, &s.local, now); why != passed {
+			return why
+		}
 		for _, r := range v.ports {
 			p.aim(r, h.VLAN) // those that it must not reach are passed over
 		}
@@ -118,7 +120,9 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 	case where.remote == nil:
 		return elsewhere // it is on the side it came from
 	}
-	s.note(h, f.Data, &s.local, now)
+	if why := s.guard(v, &v.own, h, f.Data, &s.local, now); why != passed {
+		return why
+	}
 	if why := p.aim(where.remote, h.VLAN); why != passed {
 		return why
 	}

@@ -94,8 +94,7 @@ func (r *RemotePort) judge(frame []byte) reason {
 	if bum && !r.bum.take(r.now) {
 		return storm
 	}
-	s.note(h, frame, &r.origin, r.now)
-	return passed
+	return s.guard(v, &at.rights, h, frame, &r.origin, r.now)
 }
 
 // Flush ends a batch: it writes what Receive has queued to the device.

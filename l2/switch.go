@@ -2,6 +2,7 @@ package l2
 
 import (
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,7 @@ type Switch struct {
 	batches sync.Pool // of *offload.Merger
 
 	fromDevice, fromRemotes flow
+	warned                  atomic.Int64 // when warn last did, as a time.Duration since the start
 
 	mu      sync.Mutex             // serialises changes of what follows and of view
 	remotes map[string]*RemotePort // by name
@@ -31,8 +33,9 @@ type Switch struct {
 // publish another one.
 type view struct {
 	own   rights
-	ports []*RemotePort       // in the order of Connect
-	owner map[MAC]*RemotePort // of the members' own addresses
+	ports []*RemotePort          // in the order of Connect
+	owner map[MAC]*RemotePort    // of the members' own addresses
+	addrs map[netip.Addr]*origin // of the members' own IP addresses
 }
 
 // rights is Allow, ready for use.
@@ -40,12 +43,24 @@ type rights struct {
 	mac   MAC
 	limit int
 	vlans *vlanSet // nil: all
+
+	duties duty
+	addrs  []netip.Addr
 }
 
 type vlanSet [vidMask + 1]bool
 
 func rightsOf(a Allow) rights {
-	r := rights{mac: a.MAC, limit: a.MaxMACs}
+	r := rights{mac: a.MAC, limit: a.MaxMACs, addrs: slices.Clone(a.Addresses)}
+	if a.MAC != (MAC{}) {
+		r.addrs = append(r.addrs, linkLocal(a.MAC))
+	}
+	if a.Router {
+		r.duties |= dutyRouter
+	}
+	if a.DHCP {
+		r.duties |= dutyDHCP
+	}
 	switch {
 	case r.limit <= 0 && a.Bridge:
 		r.limit = BridgeMaxMACs
@@ -185,7 +200,10 @@ func (s *Switch) removePort(r *RemotePort) {
 // publish makes the view anew from the ports and rights as they are. Of two
 // remotes with one address the first to connect has it; nobody has ours. It needs mu.
 func (s *Switch) publish() {
-	v := &view{own: s.own, owner: make(map[MAC]*RemotePort)}
+	v := &view{own: s.own, owner: make(map[MAC]*RemotePort), addrs: make(map[netip.Addr]*origin)}
+	for _, a := range v.own.addrs {
+		v.addrs[a] = &s.local
+	}
 	if old := s.view.Load(); old != nil {
 		v.ports = old.ports
 	}
@@ -193,6 +211,11 @@ func (s *Switch) publish() {
 		mac := r.at.Load().mac
 		if _, taken := v.owner[mac]; !taken && mac != v.own.mac && mac != (MAC{}) {
 			v.owner[mac] = r
+		}
+		for _, a := range r.at.Load().addrs {
+			if v.addrs[a] == nil {
+				v.addrs[a] = &r.origin
+			}
 		}
 	}
 	s.view.Store(v)
@@ -232,14 +255,4 @@ func refuse(stolen bool) reason {
 		return sourceMAC
 	}
 	return passed
-}
-
-// note remembers what the sender of an admitted frame says of its IP address.
-func (s *Switch) note(h Header, frame []byte, o *origin, now time.Duration) {
-	if h.EtherType != etherTypeARP && h.EtherType != etherTypeIPv6 {
-		return
-	}
-	if ip, ok := snoop(h, frame); ok {
-		s.heard.note(stationOf(h.VLAN, h.Src), o, ip, now)
-	}
 }

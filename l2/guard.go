@@ -1,0 +1,83 @@
+package l2
+
+import (
+	"net/netip"
+	"time"
+)
+
+// warnEvery bounds how often frames that speak for others are told of in the log;
+// all are counted.
+const warnEvery = 10 * time.Second
+
+// guard judges what a frame from o says to hosts, and remembers which address its
+// source has. It is the receiver that enforces it, on the origin that the session
+// proves; frames of this host that others would refuse are not sent.
+func (s *Switch) guard(v *view, r *rights, h Header, frame []byte, o *origin, now time.Duration) reason {
+	f := inspect(h, frame)
+	switch {
+	case f.why != passed:
+		return f.why
+	case f.needs&^r.duties != 0:
+		s.warn("a host that may not do so advertises itself as router or DHCP server", h, o, netip.Addr{}, now)
+		if f.needs&dutyDHCP != 0 {
+			return dhcpDenied
+		}
+		return routerDenied
+	case !f.claim.IsValid():
+		return passed
+	}
+	if holder := v.addrs[f.claim]; holder != nil {
+		if holder != o {
+			s.warn("a host claims a member's address", h, o, f.claim, now)
+			return addressTaken
+		}
+	}
+	if !s.heard.claim(stationOf(h.VLAN, h.Src), o, f.claim, now, liveness{s, v, now}) {
+		s.warn("a host claims the address of another that is there", h, o, f.claim, now)
+		return addressTaken
+	}
+	return passed
+}
+
+// liveness says whether a station was heard so lately that it keeps what it has:
+// the same time that keeps it from moving.
+type liveness struct {
+	sw   *Switch
+	view *view
+	now  time.Duration
+}
+
+func (l liveness) alive(k station, at *origin) bool {
+	mac := k.mac()
+	if mac == l.view.own.mac {
+		return at == &l.sw.local
+	}
+	if r := l.view.owner[mac]; r != nil {
+		return at == &r.origin && l.now-time.Duration(r.seen.Load()) < l.sw.cfg.Age
+	}
+	return l.sw.hosts.lookup(k, l.now) == at
+}
+
+func (s *Switch) warn(what string, h Header, o *origin, ip netip.Addr, now time.Duration) {
+	last := s.warned.Load()
+	if last != 0 && now-time.Duration(last) < warnEvery || !s.warned.CompareAndSwap(last, int64(max(now, 1))) {
+		return
+	}
+	behind := "this node"
+	if o.remote != nil {
+		behind = o.remote.name
+	}
+	args := []any{"mac", h.Src, "behind", behind}
+	if ip.IsValid() {
+		args = append(args, "address", ip)
+	}
+	s.cfg.Logger.Warn(what, args...)
+}
+
+// linkLocal is the address that a host makes of its MAC (RFC 4291, appendix A).
+func linkLocal(mac MAC) netip.Addr {
+	return netip.AddrFrom16([16]byte{
+		0: 0xfe, 1: 0x80,
+		8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5],
+	})
+}
