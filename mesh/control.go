@@ -206,7 +206,7 @@ func (n *Node) reconcileMember(id keys.NodeID, now time.Time) {
 		m.epoch, m.returned = d.NodeVersion.Epoch, true
 	}
 	if s.segment != nil && m.port == nil {
-		m.port = s.segment.sw.Connect(d.ID.String(), m.remote, allowFor(d))
+		m.port = s.segment.sw.Connect(d.ID.String(), m.remote, n.allowFor(d))
 		m.remote.Attach(m.port)
 	}
 	n.watchSession(d.ID, m, now)
@@ -285,9 +285,12 @@ func (n *Node) endpointsOf(d *directory.Member) []netip.AddrPort {
 }
 
 // allowFor is what the switch lets a member do, by its certificate.
-func allowFor(d *directory.Member) l2.Allow {
+func (n *Node) allowFor(d *directory.Member) l2.Allow {
 	roles := d.Certificate.Roles
-	return l2.Allow{MAC: macOf(d.ID), Bridge: roles.Has("bridge"), VLANs: allowedVLANs(roles)}
+	return l2.Allow{
+		MAC: macOf(d.ID), Addresses: addrsOf(ownAddresses(d.ID, n.prefixes())), VLANs: allowedVLANs(roles),
+		Bridge: roles.Has("bridge"), Router: roles.Has("router"), DHCP: roles.Has("dhcp"),
+	}
 }
 
 // allowedVLANs lists the tags that roles allow, nil for all.
@@ -305,6 +308,16 @@ func allowedVLANs(roles keys.Roles) []uint16 {
 	return list
 }
 
+// connectAgain tells the switch which addresses the members have, after the
+// network's prefixes have changed.
+func (n *Node) connectAgain() {
+	for _, d := range n.state.dir.Members() {
+		if m := n.state.members[d.ID]; m != nil && m.port != nil {
+			m.port = n.state.segment.sw.Connect(d.ID.String(), m.remote, n.allowFor(d))
+		}
+	}
+}
+
 // reconcileSegment keeps addresses and names, of the members too where those have
 // changed.
 func (n *Node) reconcileSegment(members bool) {
@@ -319,12 +332,13 @@ func (n *Node) reconcileSegment(members bool) {
 			n.log.Warn("set addresses", "err", err)
 			return
 		}
-		s.addresses, s.named = own, nil
+		s.addresses, s.named, s.roles = own, nil, ""
 		s.hostChanged(n)
+		n.connectAgain()
 	}
 	if d := n.state.dir.Member(n.self); d != nil && d.Certificate.Roles.String() != s.roles {
 		s.roles = d.Certificate.Roles.String()
-		s.sw.SetOwn(allowFor(d))
+		s.sw.SetOwn(n.allowFor(d))
 	}
 	if s.names == nil || !members && s.named != nil {
 		return
