@@ -17,9 +17,9 @@ import (
 // deaf is a port that frames go out of and are lost.
 type deaf struct{}
 
-func (deaf) Send([]byte)   {}
-func (deaf) MaxFrame() int { return 0 }
-func (deaf) Flush()        {}
+func (deaf) Send([]byte, int) bool { return true }
+func (deaf) MaxFrame() int         { return 0 }
+func (deaf) Flush()                {}
 
 // tables are what a kernel believes: its neighbours (not how sure it is of them),
 // routes and addresses.
@@ -108,14 +108,14 @@ func TestAttacksLeaveKernelTables(t *testing.T) {
 		return nil
 	})
 	for _, frame := range [][]byte{l2.Advertisement("fd00::b", victim), l2.Speaking(victim, "10.0.0.11"), l2.Speaking(l2.MAC{2, 0, 0, 0, 0, 0x1b}, "10.0.0.27")} {
-		b.Receive(frame)
+		b.Receive(frame, 0)
 	}
 	b.Flush()
 
 	before := tables(n)
 	for _, frame := range l2.Attacks() {
 		for range 1000 {
-			m.Receive(frame)
+			m.Receive(frame, 0)
 		}
 		m.Flush()
 	}
@@ -126,7 +126,7 @@ func TestAttacksLeaveKernelTables(t *testing.T) {
 
 	mallory.Router = true
 	m = sw.Connect("mallory", deaf{}, mallory)
-	m.Receive(l2.RouterAdvertisement())
+	m.Receive(l2.RouterAdvertisement(), 0)
 	m.Flush()
 	for end := time.Now().Add(patience); slices.Equal(before, tables(n)); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
