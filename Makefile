@@ -47,6 +47,7 @@ SOAK ?= 1h
 soak:
 	$(GO) run ./bench -soak $(SOAK)
 	$(GO) test -count=20 -timeout 3h -v ./integration
+	MESHD_REPEATS=20 $(GO) test -count=1 -timeout 1h -v -run 'TestOutages|TestCarriedLaptop|TestFrozen' ./integration
 	MESHD_CROWD=50 $(GO) test -count=1 -timeout 1h -run TestCrowd -v ./mesh
 	$(GO) test -count=1 -timeout 3h ./peer/wireguard -link.hours 24
 	$(MAKE) fuzz FUZZ=5m

@@ -16,6 +16,8 @@ var programs = []struct{ program, pkg string }{
 	{"ip", "iproute2"},
 	{"iperf3", "iperf3"}, // bench
 	{"tcpdump", "tcpdump"},
+	{"ssh", "openssh-client"},
+	{"/usr/sbin/sshd", "openssh-server"},
 	{"wg", "wireguard-tools"},
 	{"openssl", "openssl"},
 	{"gcc", "gcc"}, // the race detector needs cgo

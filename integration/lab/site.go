@@ -265,6 +265,11 @@ func (s *Site) Renumber() error {
 	})
 }
 
+// Rebind has the routers forget all NAT mappings, as they do when they restart: who stays sends from another port.
+func (s *Site) Rebind() error {
+	return s.lab.change("rebind "+s.name, func() error { return s.eachRouter(ruleset.reload) })
+}
+
 // SetLink changes the site's link for frames from now on. The site must have been made with a Link that is not zero.
 func (s *Site) SetLink(link Link) error {
 	return s.lab.change("change link of "+s.name, func() error {
