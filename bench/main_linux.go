@@ -33,6 +33,7 @@ type config struct {
 	plots    string
 	redraw   string
 	soak     time.Duration
+	scaling  bool
 	repeats  int
 	budget   time.Duration
 	paths    map[string]string
@@ -63,6 +64,7 @@ func parse(args []string) (*config, error) {
 	f.StringVar(&c.plots, "plots", "", "folder for the plots (default: that of -out)")
 	f.StringVar(&c.redraw, "redraw", "", "measure nothing: make tables and plots of this JSON")
 	f.DurationVar(&c.soak, "soak", 0, "compare nothing: run TCP at full rate and numbered datagrams through meshd for so long, and look for what goes wrong")
+	f.BoolVar(&c.scaling, "scaling", false, "compare nothing: measure what a frame costs as members, sessions, stations and cores grow")
 	f.IntVar(&c.repeats, "repeats", 2, "how often a sample is repeated, at most, when other programs disturb it")
 	f.DurationVar(&c.budget, "repeat-budget", 2*time.Minute, "how long all repeats may take together")
 	for _, program := range []string{"meshd", "zerotier-one", "nebula", "easytier-core"} {
@@ -111,6 +113,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	if c.soak > 0 {
 		return runSoak(ctx, c, out)
+	}
+	if c.scaling {
+		return runScaling(ctx, c, out)
 	}
 	result, err := bench(ctx, c)
 	if err != nil {
@@ -247,7 +252,10 @@ func publish(c *config, result *report.Result, out io.Writer) error {
 		return err
 	}
 	for _, plot := range report.Plots() {
-		svg := result.SVG(plot)
+		svg, err := result.SVG(plot)
+		if err != nil {
+			return err
+		}
 		if svg == "" {
 			continue
 		}

@@ -26,6 +26,8 @@ type Device struct {
 	busy   bool
 	closed chan struct{}
 
+	meter cpuMeter // of the goroutine that reads
+
 	frames, bytes atomic.Int64 // received
 }
 
@@ -49,12 +51,14 @@ func (d *Device) send(frames []l2.Frame, times int) {
 func (d *Device) Read(frames []l2.Frame) (int, error) {
 	if d.busy && d.hand.times == 0 {
 		d.busy = false
+		d.meter.stop()
 		d.done <- struct{}{}
 	}
 	if !d.busy {
 		select {
 		case d.hand = <-d.todo:
 			d.busy = true
+			d.meter.start()
 		case <-d.closed:
 			return 0, os.ErrClosed
 		}

@@ -76,3 +76,43 @@ func TestHotPath(t *testing.T) {
 		}
 	})
 }
+
+// TestRig holds that a rig does what the scaling figures are made with: members
+// without sessions, stations, many sessions, and datagrams that are kept and replayed.
+func TestRig(t *testing.T) {
+	r, err := New(t.Context(), 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := r.Know(20); err != nil {
+		t.Fatal(err)
+	}
+	station := l2.MAC{6, 0, 0, 0, 0, 1}
+	r.Learn(2, station)
+	if n := r.Stations(); n < 1+23+1 {
+		t.Errorf("%d stations, want its own, 23 members' and one behind a bridge", n)
+	}
+	hub, far := r.Nodes[0], r.Nodes[2].Device
+	before := far.frames.Load()
+	r.Through([]l2.Frame{Datagram(station, hub.MAC, 1, 64), Datagram(r.Nodes[3].MAC, hub.MAC, 1, 64)}, 5)
+	if n := far.frames.Load() - before; n != 5 {
+		t.Errorf("%d frames came to the station, want 5", n)
+	}
+	sent := hub.Wire.sent.Load()
+	if r.OutCPU([]l2.Frame{Datagram(station, hub.MAC, 1, 64)}, 100); hub.Wire.sent.Load()-sent != 100 {
+		t.Errorf("%d datagrams were sent, want 100", hub.Wire.sent.Load()-sent)
+	}
+	before = hub.Device.frames.Load()
+	batches := map[int][]l2.Frame{}
+	for n := 1; n <= 3; n++ {
+		batches[n] = []l2.Frame{Datagram(hub.MAC, r.Nodes[n].MAC, 1, 64), Datagram(hub.MAC, r.Nodes[n].MAC, 2, 64)}
+	}
+	if _, datagrams := r.InCPU(batches); datagrams != 6 || hub.Device.frames.Load()-before != 6 {
+		t.Errorf("%d datagrams and %d frames came in, want 6", datagrams, hub.Device.frames.Load()-before)
+	}
+}

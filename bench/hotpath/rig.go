@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -37,6 +39,7 @@ type Rig struct {
 	Remotes []*peer.Remote // of Nodes[0] for the others; index 0 is empty
 	Ports   []*l2.RemotePort
 
+	known  int // members without a node
 	cancel context.CancelFunc
 	group  *errgroup.Group
 }
@@ -104,7 +107,7 @@ func (r *Rig) connect(n int) error {
 		if err != nil {
 			return fmt.Errorf("make node %d known: %w", n, err)
 		}
-		port := side.at.Switch.Connect(side.of.Wire.at.String(), remote, l2.Allow{MAC: side.of.MAC})
+		port := side.at.Switch.Connect(side.of.Wire.at.String(), remote, l2.Allow{MAC: side.of.MAC, Bridge: true})
 		remote.Attach(port)
 		if side.at == hub {
 			r.Remotes[n], r.Ports[n] = remote, port
@@ -141,6 +144,79 @@ func (r *Rig) drive(mode wireMode, frames []l2.Frame, times int) {
 	r.Nodes[0].Device.send(frames, times)
 	w.mode.Store(uint32(queued))
 }
+
+// OutCPU is Out, and the CPU time of the goroutine that does it.
+func (r *Rig) OutCPU(frames []l2.Frame, times int) time.Duration {
+	d := r.Nodes[0].Device
+	d.meter.on = true
+	r.Out(frames, times)
+	d.meter.on = false
+	return d.meter.used
+}
+
+// InCPU lets nodes send one batch each to the first, in turn frame by frame, and
+// returns the CPU time that the first spends on taking them in, and how many
+// datagrams they were.
+func (r *Rig) InCPU(batches map[int][]l2.Frame) (used time.Duration, datagrams int) {
+	var all []udp.Packet
+	var turns [][]udp.Packet
+	for _, n := range slices.Sorted(maps.Keys(batches)) {
+		node := r.Nodes[n]
+		node.Wire.mode.Store(uint32(kept))
+		for _, f := range batches[n] {
+			node.Device.send([]l2.Frame{f}, 1)
+		}
+		node.Wire.mode.Store(uint32(queued))
+		turns = append(turns, node.Wire.record)
+		node.Wire.record = nil
+	}
+	for turn := 0; len(turns) > 0; turn++ {
+		left := turns[:0]
+		for _, packets := range turns {
+			if turn < len(packets) {
+				all = append(all, packets[turn])
+				left = append(left, packets)
+			}
+		}
+		turns = left
+	}
+	w := r.Nodes[0].Wire
+	w.meter.on = true
+	w.replay <- all
+	<-w.played
+	w.meter.on = false
+	return w.meter.used, len(all)
+}
+
+// Know makes members known to the first node that it has no session with.
+func (r *Rig) Know(members int) error {
+	hub := r.Nodes[0]
+	for range members {
+		n := len(r.Nodes) + r.known
+		r.known++
+		id, err := keys.NewIdentity()
+		if err != nil {
+			return err
+		}
+		remote, err := hub.Engine.SetRemote(peer.Spec{Public: id.Public(), Class: peer.Member})
+		if err != nil {
+			return fmt.Errorf("make member %d known: %w", n, err)
+		}
+		port := hub.Switch.Connect(addrOf(n).String(), remote, l2.Allow{MAC: macOf(n)})
+		remote.Attach(port)
+	}
+	return nil
+}
+
+// Learn tells the first node of a station behind node n.
+func (r *Rig) Learn(n int, station l2.MAC) {
+	port := r.Ports[n]
+	port.Receive(Datagram(r.Nodes[0].MAC, station, 9, 18).Data)
+	port.Flush()
+}
+
+// Stations is how many the first node knows.
+func (r *Rig) Stations() int { return len(r.Nodes[0].Switch.Hosts()) }
 
 // Close ends the nodes.
 func (r *Rig) Close() error {

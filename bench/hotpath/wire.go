@@ -17,6 +17,7 @@ const (
 	queued  wireMode = iota // it is copied to the other end's queue: for handshakes and probes
 	lent                    // the other end works on it while Send waits: nothing is copied
 	dropped                 // it is forgotten: what sending alone costs
+	kept                    // it is kept, for Replay
 )
 
 // wireQueue is how many runs of datagrams wait at an end; what comes on top is lost.
@@ -34,13 +35,20 @@ type Wire struct {
 	lent chan []udp.Packet // handed over by an end in mode lent
 	back chan struct{}     // the receiver is done with them
 	busy bool              // the receiver has some: owned by its goroutine
-	sent atomic.Int64      // datagrams, in the modes lent and dropped
+	sent atomic.Int64      // datagrams, in all modes but queued
+
+	record []udp.Packet // in mode kept: owned by the goroutine that sends frames
+	replay chan []udp.Packet
+	played chan struct{}
+	script []udp.Packet // what is left of a replay: owned by the goroutine that receives
+	meter  cpuMeter     // of that
 }
 
 func newWire(at netip.AddrPort) *Wire {
 	return &Wire{
 		at: at, peers: map[netip.AddrPort]*Wire{}, in: make(chan udp.Packet, wireQueue), closed: make(chan struct{}),
 		lent: make(chan []udp.Packet), back: make(chan struct{}),
+		replay: make(chan []udp.Packet), played: make(chan struct{}),
 	}
 }
 
@@ -55,7 +63,21 @@ func (w *Wire) Receive(pkts []udp.Packet) (int, error) {
 		w.busy = false
 		w.back <- struct{}{}
 	}
+	if w.script != nil {
+		if n := copy(pkts, w.script); n > 0 {
+			w.script = w.script[n:]
+			return n, nil
+		}
+		w.script = nil
+		w.meter.stop()
+		w.played <- struct{}{}
+	}
 	select {
+	case w.script = <-w.replay:
+		w.meter.start()
+		n := copy(pkts, w.script)
+		w.script = w.script[n:]
+		return n, nil
 	case pkts[0] = <-w.in:
 		return 1, nil
 	case lent := <-w.lent:
@@ -77,6 +99,9 @@ func (w *Wire) Send(pkts []udp.Packet) error {
 	for i := range pkts { // all have one address: they are one remote's
 		w.sent.Add(int64(datagrams(&pkts[i])))
 		pkts[i].Addr = w.at
+		if mode == kept {
+			w.record = append(w.record, udp.Packet{Addr: w.at, Data: bytes.Clone(pkts[i].Data), Seg: pkts[i].Seg})
+		}
 	}
 	if mode == lent && to != nil {
 		to.lend.Lock()

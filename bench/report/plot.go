@@ -1,10 +1,17 @@
 package report
 
 import (
-	"encoding/xml"
 	"fmt"
-	"math"
+	"image/color"
 	"strings"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/text"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgsvg"
 )
 
 // Plot is a picture of one metric over all variants.
@@ -29,90 +36,116 @@ func Plots() []Plot {
 	}
 }
 
-// Geometry of a picture, in pixels.
+// Geometry of a picture.
 const (
-	plotWidth  = 720
-	plotLeft   = 150
-	plotRight  = 110
-	plotTop    = 40
-	plotRow    = 24
-	plotBar    = 14
-	plotBottom = 34
+	plotWidth  = 18 * vg.Centimeter
+	plotHead   = 2.6 * vg.Centimeter
+	plotRow    = 0.65 * vg.Centimeter
+	plotBar    = 0.4 * vg.Centimeter
+	plotMargin = 1.15 // of the axis over the largest value, for the numbers beside the bars
 )
+
+// Colours of bars and lines: meshd's, the baseline's, all others', and of the grid.
+const (
+	own      = 0xd9742b
+	baseline = 0x4a78a5
+	others   = 0x9db4c8
+	grey     = 0xdddddd
+)
+
+// rgb is a colour as in HTML.
+func rgb(c uint32) color.Color {
+	return color.RGBA{byte(c >> 16), byte(c >> 8), byte(c), 0xff}
+}
+
+// spread is the points and error bars of a plot.
+type spread struct {
+	plotter.XYs
+	plotter.XErrors
+}
+
+// newPlot is an empty picture in the fonts of all.
+func newPlot(title string) *plot.Plot {
+	p := plot.New()
+	p.Title.Text, p.Title.Padding = title, vg.Points(8)
+	for _, style := range []*text.Style{
+		&p.Title.TextStyle, &p.X.Label.TextStyle, &p.Y.Label.TextStyle, &p.X.Tick.Label, &p.Y.Tick.Label, &p.Legend.TextStyle,
+	} {
+		style.Font.Variant = "Sans"
+	}
+	grid := plotter.NewGrid()
+	grid.Vertical.Color, grid.Horizontal.Color = rgb(grey), rgb(grey)
+	p.Add(grid)
+	return p
+}
 
 // SVG draws the plot: a bar to the median, and a line from the least sample to the most. It is "" when there is nothing
 // to draw.
-func (r *Result) SVG(p Plot) string {
+func (r *Result) SVG(p Plot) (string, error) {
 	var names []string
-	var stats []Stat
+	var points spread
+	var labels plotter.XYLabels
+	canvas := newPlot(p.Title)
 	most := 0.0
-	for _, v := range r.Variants {
-		if s, ok := r.Stat(v.Name, p.Metric); ok {
-			names, stats = append(names, v.Name), append(stats, s)
-			most = max(most, s.Most)
+	for i := len(r.Variants) - 1; i >= 0; i-- { // the first is at the top
+		v := r.Variants[i]
+		s, ok := r.Stat(v.Name, p.Metric)
+		if !ok {
+			continue
 		}
+		bar, err := plotter.NewBarChart(plotter.Values{s.Median}, plotBar)
+		if err != nil {
+			return "", fmt.Errorf("draw %s: %w", p.Name, err)
+		}
+		row := float64(len(names))
+		bar.Horizontal, bar.XMin, bar.Color, bar.LineStyle.Width = true, row, colourOf(v.Name), 0
+		canvas.Add(bar)
+		names, most = append(names, v.Name), max(most, s.Most)
+		points.XYs = append(points.XYs, plotter.XY{X: s.Median, Y: row})
+		points.XErrors = append(points.XErrors, struct{ Low, High float64 }{s.Least - s.Median, s.Most - s.Median})
+		labels.XYs = append(labels.XYs, plotter.XY{X: max(s.Median, s.Most), Y: row})
+		labels.Labels = append(labels.Labels, number(s.Median))
 	}
-	if len(names) == 0 || most == 0 {
-		return ""
+	if most == 0 {
+		return "", nil
 	}
-	step := tick(most)
-	scale := float64(plotWidth-plotLeft-plotRight) / most
-	height := plotTop + plotRow*len(names) + plotBottom
-	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12">`+"\n",
-		plotWidth, height, plotWidth, height)
-	fmt.Fprintf(&b, `<rect width="%d" height="%d" fill="#fff"/>`+"\n", plotWidth, height)
-	fmt.Fprintf(&b, `<text x="%d" y="22" font-size="14" font-weight="bold">%s</text>`+"\n", 12, escape(p.Title))
-	foot := height - plotBottom + 4
-	for i := 0; float64(i)*step <= most*1.0001; i++ {
-		x := plotLeft + float64(i)*step*scale
-		fmt.Fprintf(&b, `<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#ddd"/>`+"\n", x, plotTop-4, x, foot)
-		fmt.Fprintf(&b, `<text x="%.1f" y="%d" text-anchor="middle" fill="#555">%g</text>`+"\n", x, foot+16, round(float64(i)*step))
+	errorBars, err := plotter.NewXErrorBars(points)
+	if err != nil {
+		return "", fmt.Errorf("draw %s: %w", p.Name, err)
 	}
-	for i, s := range stats {
-		r.bar(&b, names[i], s, plotTop+plotRow*i, scale)
+	values, err := plotter.NewLabels(labels)
+	if err != nil {
+		return "", fmt.Errorf("draw %s: %w", p.Name, err)
 	}
-	b.WriteString("</svg>\n")
-	return b.String()
+	values.Offset = vg.Point{X: vg.Points(4)}
+	for i := range values.TextStyle {
+		values.TextStyle[i].Font.Variant, values.TextStyle[i].YAlign = "Sans", text.YCenter
+	}
+	canvas.Add(errorBars, values)
+	canvas.NominalY(names...)
+	canvas.X.Min, canvas.X.Max = 0, plotMargin*most
+	return svg(canvas, plotHead+plotRow*font.Length(len(names)))
 }
 
-func (r *Result) bar(b *strings.Builder, name string, s Stat, y int, scale float64) {
-	colour := "#9db4c8"
-	switch name {
+// colourOf is that of a variant's bar.
+func colourOf(variant string) color.Color {
+	switch variant {
 	case "meshd":
-		colour = "#d9742b"
+		return rgb(own)
 	case Baseline:
-		colour = "#4a78a5"
+		return rgb(baseline)
 	}
-	middle := y + plotRow/2
-	fmt.Fprintf(b, `<text x="%d" y="%d" text-anchor="end">%s</text>`+"\n", plotLeft-8, middle+4, escape(name))
-	fmt.Fprintf(b, `<rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"/>`+"\n", plotLeft, middle-plotBar/2, s.Median*scale, plotBar, colour)
-	if s.N > 1 {
-		fmt.Fprintf(b, `<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#222"/>`+"\n", plotLeft+s.Least*scale, middle, plotLeft+s.Most*scale, middle)
-	}
-	fmt.Fprintf(b, `<text x="%.1f" y="%d">%s</text>`+"\n", plotLeft+max(s.Median, s.Most)*scale+6, middle+4, number(s.Median))
+	return rgb(others)
 }
 
-// tick is a round distance of which four to ten make up most.
-func tick(most float64) float64 {
-	power := math.Pow(10, math.Floor(math.Log10(most)))
-	switch first := most / power; {
-	case first >= 5:
-		return power
-	case first >= 2:
-		return power / 2
-	}
-	return power / 5
-}
-
-// round takes the digits off that the arithmetic has added.
-func round(v float64) float64 {
-	const digits = 1e6
-	return math.Round(v*digits) / digits
-}
-
-func escape(s string) string {
+// svg draws a picture of some height, with a margin for fonts that are wider than those it was measured with.
+func svg(p *plot.Plot, height vg.Length) (string, error) {
+	const margin = 0.3 * vg.Centimeter
+	canvas := vgsvg.New(plotWidth, height)
+	p.Draw(draw.Crop(draw.New(canvas), margin, -margin, margin, -margin))
 	var b strings.Builder
-	_ = xml.EscapeText(&b, []byte(s)) // a Builder takes everything
-	return b.String()
+	if _, err := canvas.WriteTo(&b); err != nil {
+		return "", fmt.Errorf("draw %q: %w", p.Title.Text, err)
+	}
+	return b.String(), nil
 }

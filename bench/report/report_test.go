@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -220,28 +221,80 @@ func TestTables(t *testing.T) {
 
 func TestPlots(t *testing.T) {
 	r := example()
-	golden(t, "tcp1.svg", r.SVG(Plots()[0]))
+	drawn := 0
 	for _, p := range Plots() {
-		d := xml.NewDecoder(strings.NewReader(r.SVG(p)))
-		for {
-			_, err := d.Token()
-			if err == io.EOF {
-				break
-			}
-			if err != nil {
-				t.Fatalf("%s is no XML: %v", p.Name, err)
+		picture, err := r.SVG(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if picture == "" {
+			continue
+		}
+		drawn++
+		words := textOf(t, p.Name, picture)
+		for _, v := range r.Variants {
+			if s, ok := r.Stat(v.Name, p.Metric); ok && !(slices.Contains(words, v.Name) && slices.Contains(words, number(s.Median))) {
+				t.Errorf("%s does not show %s with its %s: %q", p.Name, v.Name, number(s.Median), words)
 			}
 		}
 	}
-	if got := r.SVG(Plot{Metric: TCP4}); got != "" {
-		t.Errorf("a plot of nothing: %s", got)
+	if drawn == 0 {
+		t.Error("no pictures")
+	}
+	if got, err := r.SVG(Plot{Metric: TCP4}); got != "" || err != nil {
+		t.Errorf("a plot of nothing: %s, %v", got, err)
 	}
 }
 
-func TestTick(t *testing.T) {
-	for _, most := range []float64{0.003, 0.2, 1, 1.99, 2, 4.99, 5, 9.99, 62, 51234} {
-		if n := most / tick(most); n < 3.9 || n > 10.1 {
-			t.Errorf("%v has %v steps of %v", most, n, tick(most))
+// textOf reads a picture, which must be well-formed, and returns the texts in it.
+func textOf(t *testing.T, name, picture string) (words []string) {
+	t.Helper()
+	d := xml.NewDecoder(strings.NewReader(picture))
+	for {
+		token, err := d.Token()
+		if err == io.EOF {
+			return words
+		}
+		if err != nil {
+			t.Fatalf("%s is no XML: %v", name, err)
+		}
+		if text, ok := token.(xml.CharData); ok {
+			words = append(words, strings.TrimSpace(string(text)))
+		}
+	}
+}
+
+func TestCurves(t *testing.T) {
+	flat, steep := Curve{Name: "flat"}, Curve{Name: "steep"}
+	for _, n := range []int{10, 100, 1000} {
+		flat.Add(n, 300, 310, 290)
+		steep.Add(n, float64(n))
+	}
+	if flat.Growth() != 1 || steep.Growth() != 100 || (&Curve{}).Growth() != 0 {
+		t.Errorf("growth %v, %v", flat.Growth(), steep.Growth())
+	}
+	flat.Points = flat.Points[:2]
+	var b strings.Builder
+	if err := CurveTable(&b, "ns by members", []Curve{flat, steep}); err != nil {
+		t.Fatal(err)
+	}
+	const want = `| ns by members | 10       | 100     | 1000     | last over first |
+|---------------|----------|---------|----------|-----------------|
+| flat          | 300 ±3%  | 300 ±3% | -        | 1.00            |
+| steep         | 10.0 ±0% | 100 ±0% | 1000 ±0% | 100.00          |
+
+`
+	if got := b.String(); got != want {
+		t.Errorf("got\n%s", got)
+	}
+	picture, err := CurveSVG("cost", "members", "ns", []Curve{flat, steep})
+	if err != nil {
+		t.Fatal(err)
+	}
+	words := textOf(t, "curves", picture)
+	for _, word := range []string{"flat", "steep", "members", "ns", "cost"} {
+		if !slices.Contains(words, word) {
+			t.Errorf("the picture does not show %q: %q", word, words)
 		}
 	}
 }
