@@ -15,7 +15,7 @@ type work struct {
 	times   int
 }
 
-// headerRoom is how much of a super-frame the cutter may overwrite, and more.
+// headerRoom is how much of a frame the switch may overwrite, and more.
 const headerRoom = 128
 
 // Device is a host that sends what it is told and counts what it gets. It is an l2.Device.
@@ -39,7 +39,7 @@ func newDevice() *Device {
 func (d *Device) send(frames []l2.Frame, times int) {
 	w := work{frames: frames, times: times, headers: make([][]byte, len(frames))}
 	for i, f := range frames {
-		if f.GSOType != offload.GSONone {
+		if f.Header != (offload.Header{}) {
 			w.headers[i] = append([]byte(nil), f.Data[:min(len(f.Data), headerRoom)]...)
 		}
 	}

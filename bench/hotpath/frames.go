@@ -47,20 +47,18 @@ func fold(b []byte, sum uint32) uint16 {
 }
 
 // Datagram is a frame with a UDP datagram of so many bytes of payload, from a
-// port of its own, as a host that has computed its checksum hands it over.
+// port of its own, as a host hands it over that leaves checksums to its network
+// card: what stands in it is the pseudo-header's sum.
 func Datagram(dst, src l2.MAC, port uint16, payload int) l2.Frame {
 	b := ip4(dst, src, 17, udpLen+payload)
 	udp := b[etherLen+ipLen:]
 	binary.BigEndian.PutUint16(udp, port)
 	binary.BigEndian.PutUint16(udp[2:], 9)
 	binary.BigEndian.PutUint16(udp[4:], uint16(udpLen+payload))
-	udp[6], udp[7] = 0, 0
-	sum := ^fold(udp, uint32(pseudo(b, 17, udpLen+payload)))
-	if sum == 0 {
-		sum = 0xffff
-	}
-	binary.BigEndian.PutUint16(udp[6:], sum)
-	return l2.Frame{Data: b}
+	binary.BigEndian.PutUint16(udp[6:], pseudo(b, 17, udpLen+payload))
+	return l2.Frame{Data: b, Header: offload.Header{
+		Flags: offload.FlagNeedsCsum, HdrLen: etherLen + ipLen + udpLen, CsumStart: etherLen + ipLen, CsumOffset: 6,
+	}}
 }
 
 // pseudo is the sum of the pseudo-header of the IPv4 packet in a frame.

@@ -22,6 +22,9 @@ import (
 // patience is how long sessions may take.
 const patience = 30 * time.Second
 
+// settling is how long the first frames may take to do what they do.
+const settling = 20 * time.Millisecond
+
 // Node is one node of a rig.
 type Node struct {
 	MAC    l2.MAC
@@ -94,6 +97,7 @@ func New(ctx context.Context, nodes int) (*Rig, error) {
 	if err := r.await(); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
+	r.greet()
 	return r, nil
 }
 
@@ -130,6 +134,17 @@ func (r *Rig) await() error {
 		time.Sleep(time.Millisecond)
 	}
 	return nil
+}
+
+// greet sends a frame each way, so that the nodes tell each other what they can.
+// That nothing more is to come of it cannot be seen.
+func (r *Rig) greet() {
+	hub := r.Nodes[0]
+	for _, node := range r.Nodes[1:] {
+		hub.Device.send([]l2.Frame{Datagram(node.MAC, hub.MAC, 1, 18)}, 1)
+		node.Device.send([]l2.Frame{Datagram(hub.MAC, node.MAC, 1, 18)}, 1)
+	}
+	time.Sleep(settling)
 }
 
 // Out lets the first node's host send a batch so many times, and nothing arrive.
@@ -211,7 +226,7 @@ func (r *Rig) Know(members int) error {
 // Learn tells the first node of a station behind node n.
 func (r *Rig) Learn(n int, station l2.MAC) {
 	port := r.Ports[n]
-	port.Receive(Datagram(r.Nodes[0].MAC, station, 9, 18).Data)
+	port.Receive(Datagram(r.Nodes[0].MAC, station, 9, 18).Data, 0)
 	port.Flush()
 }
 
