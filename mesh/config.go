@@ -33,13 +33,14 @@ type Config struct {
 	Advertise  []string       // HOST:PORT at which others reach us
 	TAP        string
 	NoTAP      bool
-	NoUAPI     bool           // do not offer WireGuard's userspace API
-	MTU        int            // of the segment, when founding; 0: the default
-	Prefixes   []netip.Prefix // of the segment, when founding; none: a ULA
-	STUN       []string       // HOST:PORT of STUN servers besides members
-	NoPortmap  bool           // do not ask routers for a port
-	DNS        netip.AddrPort // where NAME.mesh.internal is answered; zero: the default
-	NoDNS      bool           // do not answer names
+	NoUAPI     bool            // do not offer WireGuard's userspace API
+	MTU        int             // of the segment, when founding; 0: the default
+	Prefixes   []netip.Prefix  // of the segment, when founding; none: a ULA
+	STUN       []string        // HOST:PORT of STUN servers besides members
+	NoPortmap  bool            // do not ask routers for a port
+	DNS        netip.AddrPort  // where NAME.mesh.internal is answered; zero: the default
+	NoDNS      bool            // do not answer names
+	Share      api.ShareChange // of what this node does for others; what is nil stays as it was
 	Logger     *slog.Logger
 	Progress   func(Event) // may be nil; called from one goroutine at a time
 	KeepTAP    func() bool // asked at the end: may the TAP outlive the process?

@@ -184,11 +184,15 @@ func (n *Node) reconcileMember(id keys.NodeID, now time.Time) {
 	case m == nil:
 		m = &member{}
 	}
-	if endpoints := n.endpointsOf(d); m.chain != string(d.Certificate.Raw) || !slices.Equal(m.endpoints, endpoints) {
+	contacts, relays := relayTerms(d)
+	changed := m.chain != string(d.Certificate.Raw) || !slices.Equal(m.contacts, contacts) || m.relays != relays
+	if endpoints := n.endpointsOf(d); changed || !slices.Equal(m.endpoints, endpoints) {
 		remote, err := n.engine.SetRemote(peer.Spec{
 			Public:     d.Certificate.Public,
 			Class:      peer.Member,
 			Candidates: endpoints,
+			Contacts:   contacts,
+			Relays:     relays,
 			HourOffset: m.hourOffset,
 		})
 		if err != nil {
@@ -199,6 +203,7 @@ func (n *Node) reconcileMember(id keys.NodeID, now time.Time) {
 			m.port = nil // what it may do has changed, or its keys have
 		}
 		m.remote, m.chain, m.endpoints = remote, string(d.Certificate.Raw), endpoints
+		m.contacts, m.relays = contacts, relays
 		s.members[d.ID] = m
 		delete(s.refused, d.ID)
 	}
@@ -466,6 +471,7 @@ func (n *Node) measureRates(now time.Time) {
 		m.tx.update(now, tx)
 		m.rx.update(now, rx)
 	}
+	n.measureShare(now)
 }
 
 // prefixes are the network's.

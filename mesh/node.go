@@ -104,6 +104,8 @@ type state struct {
 	lastGood   map[keys.NodeID]netip.AddrPort // from the cache: where it was reached
 	refused    map[keys.NodeID]string         // chains of members whom the engine does not take, as last told
 	alarms     map[directory.Alarm]time.Time
+	contacts   []contact // who relays to us
+	share      share
 }
 
 // schedule says when the periodic things are due.
@@ -127,6 +129,8 @@ type member struct {
 	port       *l2.RemotePort
 	chain      string           // of the certificate that the remote was set from
 	endpoints  []netip.AddrPort // likewise
+	contacts   []keys.NodeID    // likewise, from its record
+	relays     bool             // likewise
 	hourOffset int32            // from its hello
 	epoch      uint32           // of its record, as last looked at
 	returned   bool             // it has started anew

@@ -211,7 +211,7 @@ func (n *Node) publish(now time.Time) {
 		s.self.told = told
 		n.engine.SetLocal(told)
 	}
-	body := record.Node{Software: n.cfg.Version[:min(len(n.cfg.Version), record.MaxSoftware)]}
+	body := record.Node{Contacts: n.keepContacts(now), Capabilities: n.capabilities(), Software: n.cfg.Version[:min(len(n.cfg.Version), record.MaxSoftware)]}
 	for _, c := range s.self.list {
 		if len(body.Endpoints) < record.MaxEndpoints {
 			body.Endpoints = append(body.Endpoints, record.Endpoint{Addr: c.Addr, Kind: endpointKind(c.Kind)})

@@ -115,8 +115,11 @@ func prepare(cfg Config) (*Node, error) {
 	if n.conns, err = cfg.Host.Listen(cfg.Listen); err != nil {
 		return nil, errors.Join(err, n.closeState())
 	}
-	if err = n.load(); err == nil {
+	if err = firstOf(n.load(), n.loadShare()); err == nil {
 		n.engine, err = n.newEngine()
+	}
+	if err == nil {
+		n.applyShare()
 	}
 	if err != nil {
 		for _, c := range n.conns {

@@ -9,6 +9,7 @@ import (
 	"meshd/keys"
 	"meshd/mesh/api"
 	"meshd/mesh/join"
+	"meshd/peer/way"
 )
 
 // service implements api.Node: what the control socket offers.
@@ -203,7 +204,10 @@ func (n *Node) pingOnce(ctx context.Context, id keys.NodeID, seq int) (api.PingR
 		case at := <-answer:
 			st := remote.Status()
 			reply.RTTMillis = float64(at.Sub(began).Microseconds()) / 1000
-			reply.State, reply.Transport, reply.Endpoint = api.StateDirect, transport(st.Endpoint), st.Endpoint.String()
+			_ = n.do(ctx, func() {
+				reply.State = n.peerState(&member{}, st, at)
+				reply.Transport, reply.Endpoint, reply.Via = n.wayTo(st, st.Endpoint)
+			})
 			return reply, nil
 		case <-retry.C: // there was no session to send it in
 			if !reply.Lost && !remote.Status().Up {
@@ -281,7 +285,9 @@ func (n *Node) inviteEntries() []string {
 	}
 	for _, id := range n.state.neighbours {
 		if m := n.state.members[id]; m != nil && m.up {
-			add(m.remote.Status().Endpoint)
+			if at := m.remote.Status().Endpoint; way.ClassOf(at) == way.Direct {
+				add(at)
+			}
 		}
 	}
 	return list

@@ -64,6 +64,8 @@ func transport(a netip.AddrPort) string {
 // peerState says how a member is connected.
 func (n *Node) peerState(m *member, st peer.Status, now time.Time) api.PeerState {
 	switch {
+	case st.Up && way.ClassOf(st.Endpoint) == way.Relayed:
+		return api.StateRelayed
 	case st.Up:
 		return api.StateDirect
 	case m.left:
@@ -92,7 +94,7 @@ func (n *Node) describe(d *directory.Member, m *member, now time.Time) api.Peer 
 		LastSeen: st.LastHeard.UTC(), LastHandshake: st.LastHandshake.UTC(),
 	}
 	if st.Up {
-		p.Transport, p.Endpoint = transport(st.Endpoint), st.Endpoint.String()
+		p.Transport, p.Endpoint, p.Via = n.wayTo(st, st.Endpoint)
 		p.RTTMillis, p.PathMTU = millis(st.RTT), st.PathMTU
 	}
 	for _, path := range st.Paths {
@@ -100,8 +102,9 @@ func (n *Node) describe(d *directory.Member, m *member, now time.Time) api.Peer 
 		if path.Active && st.Up {
 			share = 1
 		}
+		transported, endpoint, via := n.wayTo(st, path.Addr)
 		p.Paths = append(p.Paths, api.Path{
-			Transport: transport(path.Addr), Endpoint: path.Addr.String(), Via: []string{},
+			Transport: transported, Endpoint: endpoint, Via: via,
 			RTTMillis: millis(path.RTT), Loss: path.Loss, Share: share, Up: path.Up,
 		})
 	}
@@ -115,6 +118,7 @@ func (n *Node) status(now time.Time) *api.Status {
 	st := &api.Status{Version: n.cfg.Version, Peers: []api.Peer{}, Relaying: []api.Relaying{}, Health: n.health()}
 	st.Self = n.describeSelf(now)
 	s := &n.state
+	st.Relaying = n.relaying()
 	if s.dir == nil {
 		if s.joining != nil {
 			st.Self.Waiting = strings.Join(s.joining.machine.Words(), " ")

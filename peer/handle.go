@@ -71,6 +71,7 @@ func (e *Engine) handleProbe(d *datagram, now time.Time) {
 	}
 	switch m.Kind {
 	case probe.Ping:
+		e.noteReached(r, d.from, now)
 		if r.mayLearn(d.from, now) {
 			r.paths.Learn(d.from, now)
 		}
@@ -96,6 +97,13 @@ func (e *Engine) handleProbe(d *datagram, now time.Time) {
 		}
 	}
 	r.advance(now)
+}
+
+// noteReached notes that a remote came from where nothing had been sent to.
+func (e *Engine) noteReached(r *Remote, from netip.AddrPort, now time.Time) {
+	if !way.IsVirtual(from.Addr()) && !r.paths.Pinged(from.Addr()) {
+		e.control.relay.reached = now
+	}
 }
 
 // ask makes sure that a ping that wants a session is no replay: a tag is good

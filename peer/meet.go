@@ -139,6 +139,9 @@ func (e *Engine) handleStranger(d *datagram, now time.Time) {
 	}
 	if result != nil {
 		from := d.from
+		if r := c.byID[result.Remote.ID()]; !way.IsVirtual(from.Addr()) && (r == nil || !r.paths.Pinged(from.Addr())) {
+			c.relay.reached = now
+		}
 		c.later = append(c.later, func() { e.observer.Met(result, from) })
 	}
 }

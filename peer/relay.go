@@ -45,6 +45,12 @@ type relaying struct {
 	dirty bool // the data path's table has to be made anew
 	held  map[uint64]*Remote
 	flows map[relay.Circuit]*flow
+	ended uint64 // bytes carried on circuits that are no more
+
+	sharing  Sharing
+	divideAt time.Time // when the rate is divided anew; zero: not
+
+	reached time.Time // when somebody came whom we had not sent anything to; zero: never
 }
 
 // relayMessage is one that waits for the engine's goroutine.
@@ -62,9 +68,20 @@ func (e *Engine) newRelaying() relaying {
 	}
 }
 
-// SetRelaying says what this node does for others.
-func (e *Engine) SetRelaying(o relay.Offer) {
-	e.call(func(now time.Time) { e.control.relay.desk.SetOffer(o); e.control.relay.wake = now })
+// Sharing is what this node does for others.
+type Sharing struct {
+	On    bool
+	Spent bool   // the month's volume is used up
+	Rate  uint64 // bytes per second for all of them; 0: no limit
+}
+
+// SetSharing says what this node does for others.
+func (e *Engine) SetSharing(s Sharing) {
+	e.call(func(now time.Time) {
+		c := &e.control.relay
+		c.sharing, c.divideAt, c.wake = s, now, now
+		c.desk.SetOffer(relay.Offer{On: s.On, Spent: s.Spent, Rate: s.Rate})
+	})
 }
 
 // enqueueRelay copies a control message for the engine's goroutine.
@@ -152,7 +169,7 @@ func (e *Engine) advanceRelays(now time.Time) {
 
 func (e *Engine) sendRelayMessage(m relay.Message, now time.Time) {
 	r := e.control.byID[m.To]
-	if r == nil || r.Class() != Member {
+	if r == nil || r.Class() != Member || !r.Up() {
 		return
 	}
 	r.lastUsed.Store(e.stamp(now))
@@ -191,7 +208,7 @@ func (e *Engine) publishCircuits(now time.Time) {
 		}
 		if c.held[w.Key] == nil {
 			c.held[w.Key] = r
-			r.paths.Hold(virtual(w.Key), now)
+			r.paths.Hold(virtual(w.Key), r.session.SendKey() == nil, now)
 		}
 		r.advance(now) // its route may lead over a circuit that has moved
 	}
@@ -216,6 +233,11 @@ func (e *Engine) addLegs(table *circuits) {
 		a.onCircuits, b.onCircuits = true, true
 		table.legs[k.AskerID] = &leg{sources: e.sourcesFor(a, b), to: b, out: relay.NewHeader(true, k.OtherID), flow: f}
 		table.legs[k.OtherID] = &leg{sources: e.sourcesFor(b, a), to: a, out: relay.NewHeader(true, k.AskerID), flow: f}
+	}
+	for k, f := range c.flows {
+		if flows[k] == nil {
+			c.ended += f.bytes.Load()
+		}
 	}
 	c.flows = flows
 }
@@ -353,4 +375,61 @@ func (r *Remote) askRelays(n int, now time.Time) {
 			e.control.relay.wake = now
 		}
 	}
+}
+
+// Via is what a relayed path leads over.
+type Via struct {
+	Relays   []keys.NodeID  // the nearest first
+	Endpoint netip.AddrPort // of the nearest
+}
+
+// describeVia adds what is known of a relayed path. The control lock is held.
+func (e *Engine) describeVia(s *Status, addr netip.AddrPort) {
+	via := e.circuits.Load().byWay[addr]
+	if via == nil {
+		return
+	}
+	if s.Via == nil {
+		s.Via = map[netip.AddrPort]Via{}
+	}
+	v := Via{}
+	v.Relays, _ = chainOf(via, 0)
+	for to := via.relay.route.Load(); to != nil && len(v.Relays) <= relay.MaxHops; to = to.via.relay.route.Load() {
+		if v.Endpoint = to.addr; to.via == nil {
+			break
+		}
+	}
+	s.Via[addr] = v
+}
+
+// Carried is what this node carries for two others.
+type Carried struct {
+	Asker, Other keys.NodeID
+	Bytes        uint64 // of datagrams, both ways
+}
+
+// Relaying lists what this node carries for others, and says how many bytes it
+// has carried since it runs.
+func (e *Engine) Relaying() (list []Carried, total uint64) {
+	e.control.Lock()
+	defer e.control.Unlock()
+	c := &e.control.relay
+	total = c.ended
+	for _, k := range c.desk.Circuits() {
+		carried := Carried{Asker: k.Asker, Other: k.Other}
+		if f := c.flows[k]; f != nil {
+			carried.Bytes = f.bytes.Load()
+		}
+		total += carried.Bytes
+		list = append(list, carried)
+	}
+	return list, total
+}
+
+// Reached says when somebody last came to whose address this node had not sent
+// anything: a sign that others can begin. Zero is never.
+func (e *Engine) Reached() time.Time {
+	e.control.Lock()
+	defer e.control.Unlock()
+	return e.control.relay.reached
 }

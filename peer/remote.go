@@ -323,7 +323,7 @@ func (e *Engine) LocalChange() {
 func (r *Remote) Hold(virtual netip.AddrPort) {
 	r.engine.call(func(now time.Time) {
 		if !r.closed && r.engine.connFor(virtual.Addr()) != nil {
-			r.paths.Hold(virtual, now)
+			r.paths.Hold(virtual, r.session.SendKey() == nil, now)
 			r.advance(now)
 		}
 	})

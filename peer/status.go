@@ -40,7 +40,8 @@ type Status struct {
 	PathMTU       int // bytes of IP packet
 	Observed      netip.AddrPort
 	Paths         []path.PathState
-	TxBytes       uint64 // of Ethernet frames
+	Via           map[netip.AddrPort]Via // of those among the paths that are relayed
+	TxBytes       uint64                 // of Ethernet frames
 	RxBytes       uint64
 	LastHeard     time.Time
 	LastHandshake time.Time
@@ -61,6 +62,9 @@ func (r *Remote) Status() Status {
 		TxBytes:       r.txBytes.Load(),
 		RxBytes:       r.rxBytes.Load(),
 		LastHandshake: r.session.Stats().LastHandshake,
+	}
+	for _, p := range s.Paths {
+		r.engine.describeVia(&s, p.Addr)
 	}
 	to := r.route.Load()
 	if to == nil {

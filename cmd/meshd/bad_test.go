@@ -175,7 +175,7 @@ func TestBadInvites(t *testing.T) {
 // TestNoDaemonAnswers holds the status of every command that needs one.
 func TestNoDaemonAnswers(t *testing.T) {
 	const words = "a b c d e f"
-	for _, args := range []string{"status", "status --json", "status --watch", "hosts", "requests", "ping x", "invite", "wait", "approve " + words, "deny " + words, "down"} {
+	for _, args := range []string{"status", "status --json", "status --watch", "hosts", "requests", "share", "share --off", "ping x", "invite", "wait", "approve " + words, "deny " + words, "down"} {
 		t.Run(args, func(t *testing.T) {
 			n := &fakeNode{}
 			r := runWith(t, n, "", strings.Fields(args+" --socket /nonexistent/s")...)

@@ -37,6 +37,7 @@ type nodeConfig struct {
 	Listen               netip.AddrPort
 	Advertise, STUN      []string
 	NoPortmap            bool
+	Share                api.ShareChange
 	TAP                  string
 	NoTAP                bool
 	MTU                  int
@@ -62,6 +63,7 @@ func (realNode) Run(ctx context.Context, c nodeConfig) error {
 		StateDir: c.StateDir, SocketPath: c.SocketPath, Version: version(), Name: c.Name, Join: c.Join, Resume: c.Resume,
 		Listen: c.Listen, Advertise: c.Advertise, TAP: c.TAP, NoTAP: c.NoTAP, MTU: c.MTU, Prefixes: c.Prefixes, STUN: c.STUN,
 		NoPortmap: c.NoPortmap,
+		Share:     c.Share,
 		Logger:    c.Logger, KeepTAP: c.KeepTAP,
 		Progress: func(e mesh.Event) { c.Progress(progress{kind: e.Kind, text: e.Text, words: e.Words}) },
 	})

@@ -39,7 +39,7 @@ func newRoot(a *app) *cobra.Command {
 	f.StringVar(&a.flags.config, "config", "", "TOML file with one key per flag; flags win")
 	f.BoolVar(&a.flags.json, "json", false, "print JSON")
 	root.AddCommand(
-		newUp(a), newDown(a), newStatus(a), newPing(a), newHosts(a), newInvite(a), newRequests(a), newApprove(a), newDeny(a),
+		newUp(a), newDown(a), newStatus(a), newPing(a), newHosts(a), newShare(a), newInvite(a), newRequests(a), newApprove(a), newDeny(a),
 		newWait(a), newDemo(a), newVersion(a), newCompletion(a),
 	)
 	root.SetHelpCommand(newHelp())
@@ -66,7 +66,7 @@ func unknownCommand(root *cobra.Command, name string) error {
 // later are the flags of up that other versions have, so that the error can say so.
 func later() []string {
 	return []string{
-		"gateway", "bridge", "plug", "share-rate", "share-volume", "listen-tls", "relay", "metrics", "default-route",
+		"gateway", "bridge", "plug", "listen-tls", "metrics", "default-route",
 	}
 }
 

@@ -44,6 +44,9 @@ Ctrl-C ends it like meshd down. SIGTERM ends it too but keeps the TAP, so that a
 	fl.StringArrayVar(&f.prefix, "prefix", nil, "IPv6 prefix P/64 of the segment, for its founder (default: an own ULA)")
 	fl.StringArrayVar(&f.stun, "stun", nil, "HOST:PORT of a STUN server besides members (repeatable)")
 	fl.BoolVar(&f.noPortmap, "no-portmap", false, "do not ask the router for a port")
+	fl.StringVar(&f.relay, "relay", "", "on or off: relay between members that do not reach each other (default: as before, at first on)")
+	fl.StringVar(&f.shareRate, "share-rate", "", "most that is relayed, such as 10mbit; 0: no fixed limit (default: as before)")
+	fl.StringVar(&f.shareVolume, "share-volume", "", "most that is relayed in a month, such as 100GB; 0: no limit (default: as before)")
 	fl.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	fl.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	return cmd

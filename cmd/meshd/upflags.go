@@ -27,6 +27,9 @@ type upFlags struct {
 	noTAP, noPortmap    bool
 	mtu                 int
 	prefix              []string
+	relay               string
+	shareRate           string
+	shareVolume         string
 	logLevel, logFormat string
 }
 
@@ -72,6 +75,9 @@ func (f *upFlags) config(in upInput) (nodeConfig, error) {
 		}
 	}
 	c.Advertise, c.STUN, c.NoPortmap = f.advertise, f.stun, f.noPortmap
+	if c.Share, err = f.share(); err != nil {
+		return c, err
+	}
 	if err := f.checkSegment(); err != nil {
 		return c, err
 	}
@@ -89,6 +95,33 @@ func (f *upFlags) config(in upInput) (nodeConfig, error) {
 	}
 	c.Join, err = f.joins(in)
 	return c, err
+}
+
+// share is what the flags ask the node to do for others.
+func (f *upFlags) share() (c api.ShareChange, err error) {
+	switch f.relay {
+	case "":
+	case "on", "off":
+		on := f.relay == "on"
+		c.On = &on
+	default:
+		return c, usagef("relay", "%q is not on or off", f.relay)
+	}
+	if f.shareRate != "" {
+		n, err := parseRate(f.shareRate)
+		if err != nil {
+			return c, usagef("share-rate", "%v", err)
+		}
+		c.RateBPS = &n
+	}
+	if f.shareVolume != "" {
+		n, err := parseVolume(f.shareVolume)
+		if err != nil {
+			return c, usagef("share-volume", "%v", err)
+		}
+		c.VolumeBytes = &n
+	}
+	return c, nil
 }
 
 // nodeName is the name that the node wants.

@@ -82,6 +82,19 @@ func (c *Client) Deny(ctx context.Context, words string) error {
 	return c.call(ctx, "deny", wordsRequest{Words: words}, nil)
 }
 
+// Share asks what is relayed, and changes what is not nil.
+func (c *Client) Share(ctx context.Context, change ShareChange) (*Share, error) {
+	var in any
+	if change != (ShareChange{}) {
+		in = change
+	}
+	s := new(Share)
+	if err := c.call(ctx, "share", in, s); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
 // Down asks the daemon to end, and returns as soon as it has begun to.
 func (c *Client) Down(ctx context.Context) error {
 	return c.call(ctx, "down", struct{}{}, nil)

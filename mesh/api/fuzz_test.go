@@ -41,6 +41,8 @@ func (n nothing) Deny(_ context.Context, words string) error {
 	return nil
 }
 
+func (n nothing) Share(context.Context, ShareChange) (*Share, error) { return &Share{}, nil }
+
 func (n nothing) Wait(_ context.Context, w WaitSpec) error {
 	if err := w.Check(); err != nil {
 		n.t.Errorf("wait came through: %v", err)
@@ -50,10 +52,10 @@ func (n nothing) Wait(_ context.Context, w WaitSpec) error {
 
 // FuzzRequest sends any body to any operation: no panic, and nothing reaches the node unchecked.
 func FuzzRequest(f *testing.F) {
-	ops := []string{"ping", "invite", "approve", "deny", "wait", "down"}
+	ops := []string{"ping", "invite", "approve", "deny", "wait", "down", "share"}
 	for i, seed := range []string{
 		`{"name":"laptop","count":4}`, `{"uses":1,"expires_seconds":86400,"roles":["member","vlan=1-9"]}`,
-		`{"words":"apple bridge candle dragon eagle forest"}`, `{"words":""}`, `{"peers":2,"peer":"a","direct":"b","timeout_seconds":1.5}`, `{}`,
+		`{"words":"apple bridge candle dragon eagle forest"}`, `{"words":""}`, `{"peers":2,"peer":"a","direct":"b","timeout_seconds":1.5}`, `{}`, `{"on":true,"rate_bps":1,"volume_bytes":0}`,
 	} {
 		f.Add(i, seed)
 	}

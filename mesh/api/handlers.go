@@ -108,6 +108,29 @@ func (s *server) deny(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+func (s *server) share(w http.ResponseWriter, r *http.Request) error {
+	longRequest(w)
+	return s.answerShare(w, r, ShareChange{})
+}
+
+func (s *server) changeShare(w http.ResponseWriter, r *http.Request) error {
+	var q ShareChange
+	if err := body(w, r, &q); err != nil {
+		return err
+	}
+	return s.answerShare(w, r, q)
+}
+
+func (s *server) answerShare(w http.ResponseWriter, r *http.Request, change ShareChange) error {
+	sh, err := s.node.Share(r.Context(), change)
+	if err != nil {
+		return err
+	}
+	sh.For, sh.By = list(sh.For), list(sh.By)
+	s.answer(w, http.StatusOK, sh)
+	return nil
+}
+
 func readWords(w http.ResponseWriter, r *http.Request) (string, error) {
 	var q wordsRequest
 	if err := body(w, r, &q); err != nil {

@@ -29,6 +29,8 @@ type Node interface {
 	// Wait returns nil as soon as the condition holds, and the context's error or an [*Error] otherwise. It makes the
 	// session that the condition asks for. The server turns Timeout into the context's deadline.
 	Wait(ctx context.Context, w WaitSpec) error
+	// Share says what is relayed, after it has changed what is not nil.
+	Share(ctx context.Context, change ShareChange) (*Share, error)
 	// Down starts the clean end and returns. The daemon removes its socket last, so that its absence says that
 	// nothing is left.
 	Down(ctx context.Context) error

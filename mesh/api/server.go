@@ -45,6 +45,8 @@ func NewServer(node Node, log *slog.Logger) http.Handler {
 	mux.Handle("POST /v1/invite", s.guard(mayChange, s.invite))
 	mux.Handle("POST /v1/approve", s.guard(mayChange, s.approve))
 	mux.Handle("POST /v1/deny", s.guard(mayChange, s.deny))
+	mux.Handle("GET /v1/share", s.guard(mayRead, s.share))
+	mux.Handle("POST /v1/share", s.guard(mayChange, s.changeShare))
 	mux.Handle("POST /v1/down", s.guard(mayChange, s.down))
 	mux.Handle("/", s.guard(mayRead, s.unknown))
 	return mux

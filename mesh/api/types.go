@@ -128,6 +128,32 @@ type Relaying struct {
 	RateBPS uint64 `json:"rate_bps"`
 }
 
+// Share is what this node does for others as a relay, and they for it.
+type Share struct {
+	On bool `json:"on"`
+	// RateBPS and VolumeBytes (a month) are the limits, 0 for none; UsedBytes is what went in Month.
+	RateBPS     uint64     `json:"rate_bps"`
+	VolumeBytes uint64     `json:"volume_bytes"`
+	Month       string     `json:"month"`
+	UsedBytes   uint64     `json:"used_bytes"`
+	For         []Relaying `json:"for"`
+	By          []SharedBy `json:"by"`
+}
+
+// SharedBy is a member that this node talks to through others, the nearest first.
+type SharedBy struct {
+	Peer    string   `json:"peer"`
+	Via     []string `json:"via"`
+	RateBPS uint64   `json:"rate_bps"`
+}
+
+// ShareChange is what is to be changed of what a node does for others; nil leaves it.
+type ShareChange struct {
+	On          *bool   `json:"on,omitempty"`
+	RateBPS     *uint64 `json:"rate_bps,omitempty"`
+	VolumeBytes *uint64 `json:"volume_bytes,omitempty"`
+}
+
 // Health is one thing that is not as it should be.
 type Health struct {
 	Code     string   `json:"code"`

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"meshd/keys"
 	"meshd/keys/canon"
 	"meshd/peer/way"
 )
@@ -17,6 +18,7 @@ const (
 	MaxBindings  = 36
 	MaxIPs       = 8 // of one binding
 	MaxSoftware  = 32
+	MaxContacts  = 3
 )
 
 // maxNodeBody keeps a trimmed node's record within 1,000 bytes: the envelope takes at most 117 (heads, owner, version,
@@ -78,6 +80,7 @@ type Node struct {
 	Bindings     []Binding
 	Software     string
 	Capabilities Capabilities
+	Contacts     []keys.NodeID // members who reach it where others do not
 }
 
 // Endpoints, bindings and IPs are in ascending order on the wire, so that one statement has one encoding.
@@ -87,6 +90,7 @@ type wireNode struct {
 	Bindings     []wireBinding
 	Software     string
 	Capabilities Capabilities
+	Contacts     [][]byte // 16 each
 }
 
 type wireEndpoint struct {
@@ -107,7 +111,7 @@ func parseNode(b []byte) (*Node, error) {
 	if err := canon.Unmarshal(b, &w); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	if w.Endpoints == nil || w.Bindings == nil {
+	if w.Endpoints == nil || w.Bindings == nil || w.Contacts == nil {
 		return nil, fmt.Errorf("%w: null list", ErrMalformed)
 	}
 	n := &Node{Software: w.Software, Capabilities: w.Capabilities}
@@ -132,6 +136,12 @@ func parseNode(b []byte) (*Node, error) {
 		}
 		n.Bindings = append(n.Bindings, binding)
 	}
+	for _, raw := range w.Contacts {
+		if len(raw) != len(keys.NodeID{}) {
+			return nil, fmt.Errorf("%w: contact of %d bytes", ErrMalformed, len(raw))
+		}
+		n.Contacts = append(n.Contacts, keys.NodeID(raw))
+	}
 	return n, n.check()
 }
 
@@ -146,7 +156,10 @@ func parseIP(b []byte) (netip.Addr, error) {
 func (n Node) wire() wireNode {
 	w := wireNode{
 		Endpoints: make([]wireEndpoint, 0, len(n.Endpoints)), Bindings: make([]wireBinding, 0, len(n.Bindings)),
-		Software: n.Software, Capabilities: n.Capabilities,
+		Software: n.Software, Capabilities: n.Capabilities, Contacts: make([][]byte, 0, len(n.Contacts)),
+	}
+	for _, id := range n.Contacts {
+		w.Contacts = append(w.Contacts, id[:])
 	}
 	for _, e := range n.Endpoints {
 		w.Endpoints = append(w.Endpoints, wireEndpoint{Kind: e.Kind, IP: e.Addr.Addr().AsSlice(), Port: e.Addr.Port()})
@@ -163,8 +176,8 @@ func (n Node) wire() wireNode {
 
 // check holds a node to what any member may say, and to the one order.
 func (n Node) check() error {
-	if len(n.Endpoints) > MaxEndpoints || len(n.Bindings) > MaxBindings {
-		return fmt.Errorf("%w: %d endpoints, %d bindings", ErrInvalid, len(n.Endpoints), len(n.Bindings))
+	if len(n.Endpoints) > MaxEndpoints || len(n.Bindings) > MaxBindings || len(n.Contacts) > MaxContacts {
+		return fmt.Errorf("%w: %d endpoints, %d bindings, %d contacts", ErrInvalid, len(n.Endpoints), len(n.Bindings), len(n.Contacts))
 	}
 	if err := checkText("software", n.Software, MaxSoftware); err != nil {
 		return err
@@ -179,7 +192,7 @@ func (n Node) check() error {
 			return err
 		}
 	}
-	if !ascending(n.Endpoints, compareEndpoint) || !ascending(n.Bindings, compareBinding) {
+	if !ascending(n.Endpoints, compareEndpoint) || !ascending(n.Bindings, compareBinding) || !ascending(n.Contacts, keys.NodeID.Compare) {
 		return fmt.Errorf("%w: out of order or twice", ErrMalformed)
 	}
 	return nil
@@ -225,6 +238,7 @@ func (b Binding) check() error {
 // Equal says whether both say the same.
 func (n Node) Equal(o Node) bool {
 	return n.Software == o.Software && n.Capabilities == o.Capabilities && slices.Equal(n.Endpoints, o.Endpoints) &&
+		slices.Equal(n.Contacts, o.Contacts) &&
 		slices.EqualFunc(n.Bindings, o.Bindings, func(a, b Binding) bool { return a.MAC == b.MAC && slices.Equal(a.IPs, b.IPs) })
 }
 
@@ -245,6 +259,9 @@ func (n Node) Normal() Node {
 		slices.SortFunc(ips, netip.Addr.Compare)
 		n.Bindings[i].IPs = slices.Compact(ips)
 	}
+	n.Contacts = slices.Clone(n.Contacts)
+	slices.SortFunc(n.Contacts, keys.NodeID.Compare)
+	n.Contacts = slices.Compact(n.Contacts)
 	slices.SortStableFunc(n.Bindings, compareBinding)
 	n.Bindings = slices.CompactFunc(n.Bindings, func(a, b Binding) bool { return a.MAC == b.MAC })
 	return n
@@ -256,6 +273,7 @@ func (n Node) Trim() Node {
 	n = n.Normal()
 	n.Endpoints = slices.DeleteFunc(n.Endpoints, func(e Endpoint) bool { return e.Check() != nil })
 	n.Endpoints = n.Endpoints[:min(len(n.Endpoints), MaxEndpoints)]
+	n.Contacts = n.Contacts[:min(len(n.Contacts), MaxContacts)]
 	n.Software = printable(n.Software, MaxSoftware)
 	for i := range n.Bindings {
 		b := &n.Bindings[i]

@@ -44,6 +44,9 @@ func fullNode() Node {
 		}
 		n.Bindings = append(n.Bindings, b)
 	}
+	for i := range MaxContacts {
+		n.Contacts = append(n.Contacts, keys.NodeID{byte(i)})
+	}
 	return n
 }
 
@@ -55,6 +58,7 @@ func TestNodeRoundTrip(t *testing.T) {
 			Endpoints: []Endpoint{{at("192.0.2.1:1"), KindReflexive}, {at("[2001:db8::1]:65535"), KindHost}},
 			Bindings:  []Binding{{MAC: [6]byte{2, 1}, IPs: []netip.Addr{netip.MustParseAddr("fe80::1"), netip.MustParseAddr("10.0.0.1")}}},
 			Software:  "meshd 1.0",
+			Contacts:  []keys.NodeID{{2}, {1}},
 		},
 		"as much as fits": fullNode().Trim(),
 	} {
@@ -282,12 +286,15 @@ func TestOtherEncodingsAreRefused(t *testing.T) {
 	}
 	for name, body := range map[string]any{
 		"endpoint twice":     wireNode{Endpoints: []wireEndpoint{ab[0], ab[0]}, Bindings: []wireBinding{}},
-		"null list":          []any{nil, []any{}, "", 0},
-		"null IPs":           []any{[]any{}, []any{[]any{[]byte{2, 0, 0, 0, 0, 0}, nil}}, "", 0},
+		"null list":          []any{nil, []any{}, "", 0, []any{}},
+		"null IPs":           []any{[]any{}, []any{[]any{[]byte{2, 0, 0, 0, 0, 0}, nil}}, "", 0, []any{}},
+		"null contacts":      []any{[]any{}, []any{}, "", 0, nil},
+		"contact twice":      wireNode{Endpoints: ab, Bindings: []wireBinding{}, Contacts: [][]byte{make([]byte, 16), make([]byte, 16)}},
+		"short contact":      wireNode{Endpoints: ab, Bindings: []wireBinding{}, Contacts: [][]byte{make([]byte, 15)}},
 		"IPv4 in IPv6":       wireNode{Endpoints: []wireEndpoint{{Kind: 1, IP: append(make([]byte, 10), 255, 255, 192, 0, 2, 1), Port: 1}}, Bindings: []wireBinding{}},
 		"address of 5 bytes": wireNode{Endpoints: []wireEndpoint{{Kind: 1, IP: make([]byte, 5), Port: 1}}, Bindings: []wireBinding{}},
-		"unknown field":      []any{[]any{}, []any{}, "", 0, "more"},
-		"field missing":      []any{[]any{}, []any{}, ""},
+		"unknown field":      []any{[]any{}, []any{}, "", 0, []any{}, "more"},
+		"field missing":      []any{[]any{}, []any{}, "", 0},
 		"a map":              map[string]int{"Endpoints": 1},
 	} {
 		if _, err := Parse(forge(t, TypeNode, body)); !errors.Is(err, ErrMalformed) {

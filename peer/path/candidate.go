@@ -25,6 +25,7 @@ type candidate struct {
 	class  way.Class // of addr
 	listed bool      // a record names it
 	held   bool      // a way that this node holds open
+	eager  bool      // which may be used untried
 	learnt time.Time // something authentic came from there
 	up     bool      // confirmed, and not silent since
 	signs

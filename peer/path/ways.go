@@ -9,8 +9,7 @@ import (
 )
 
 // Ways that this node holds open: circuits through relays, streams. Who carries
-// them has agreed to it, so that they have no budget, and may be used before the
-// remote has answered a probe when there is nothing else.
+// them has agreed to it, so that they have no budget.
 
 // heldBurst is how many quick pings a way gets that has not answered.
 const heldBurst = 5
@@ -29,13 +28,15 @@ func (c *candidate) newSearch() mtuSearch {
 	return mtuSearch{}
 }
 
-// Hold adds a way that this node holds open. It stays until Release.
-func (t *Table) Hold(addr netip.AddrPort, now time.Time) {
+// Hold adds a way that this node holds open. It stays until Release. With eager it
+// may be used before anything has come back over it: for the first handshake,
+// which shows soon enough whether it leads anywhere.
+func (t *Table) Hold(addr netip.AddrPort, eager bool, now time.Time) {
 	c := t.add(addr, now)
 	if c == nil || c.held {
 		return
 	}
-	c.held = true
+	c.held, c.eager = true, eager
 	c.rouse()
 	t.judge(now)
 }
@@ -62,6 +63,17 @@ func (t *Table) RTT() time.Duration {
 // Doubted says that a sign of life from the active path is overdue.
 func (t *Table) Doubted(now time.Time) bool { return t.active != nil && t.active.suspect(now) }
 
+// Pinged reports whether a ping was sent to a host, at any port.
+func (t *Table) Pinged(host netip.Addr) bool {
+	host = host.Unmap()
+	for _, c := range t.candidates {
+		if c.addr.Addr() == host && !c.pinged.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
 // AppendUp appends the addresses that are up, the active one first.
 func (t *Table) AppendUp(list []netip.AddrPort) []netip.AddrPort {
 	if t.active != nil {
@@ -79,7 +91,7 @@ func (t *Table) AppendUp(list []netip.AddrPort) []netip.AddrPort {
 // there is none.
 func (t *Table) assumed() (best *candidate) {
 	for _, c := range t.candidates {
-		if c.held && !c.tried() && c.lostPongs < lostForDeath && (best == nil || c.class < best.class) {
+		if c.held && c.eager && !c.tried() && c.lostPongs < lostForDeath && (best == nil || c.class < best.class) {
 			best = c
 		}
 	}

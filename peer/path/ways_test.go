@@ -41,12 +41,12 @@ func TestWays(t *testing.T) {
 	relay1, relay2 := way.Virtual(way.Relayed, 1), way.Virtual(way.Relayed, 2)
 	tcp := way.Virtual(way.TCP, 1)
 	table, now := wanted(), begin()
-	table.Hold(tcp, now)
+	table.Hold(tcp, true, now)
 	if got := best(t, table); got != tcp.String() {
 		t.Fatalf("best is %q before anything has answered", got)
 	}
-	table.Hold(relay1, now)
-	table.Hold(relay2, now)
+	table.Hold(relay1, true, now)
+	table.Hold(relay2, true, now)
 	if n := table.MTU(); n != baseMTU {
 		t.Errorf("MTU %d over TCP", n)
 	}
@@ -83,7 +83,7 @@ func TestWays(t *testing.T) {
 func TestRelayedBase(t *testing.T) {
 	table := wanted()
 	relay := way.Virtual(way.Relayed, 1)
-	table.Hold(relay, begin())
+	table.Hold(relay, true, begin())
 	if got := table.MTU(); got != baseMTU-24 {
 		t.Errorf("MTU %d over a relay of which nothing is known", got)
 	}
@@ -97,7 +97,7 @@ func TestRelayedBase(t *testing.T) {
 func TestClassHysteresis(t *testing.T) {
 	relay := way.Virtual(way.Relayed, 1)
 	table, now := wanted(), begin()
-	table.Hold(relay, now)
+	table.Hold(relay, true, now)
 	table.SetCandidates(endpoints(b1), now)
 	both := map[string]time.Duration{relay.String(): 30 * time.Millisecond, b1: 5 * time.Millisecond}
 	now = drive(table, now, 3*time.Second, both)

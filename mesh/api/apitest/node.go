@@ -16,6 +16,7 @@ type Node struct {
 	HostsAnswer    []api.Host
 	RequestsAnswer []api.Request
 	InviteAnswer   string
+	ShareAnswer    api.Share
 	// Replies is how many of the pings are answered; the rest is lost.
 	Replies int
 	// Err, if set, is the answer to everything.
@@ -124,6 +125,21 @@ func (n *Node) Wait(ctx context.Context, w api.WaitSpec) error {
 	return ctx.Err()
 }
 
+// Share answers with ShareAnswer, changed.
+func (n *Node) Share(_ context.Context, c api.ShareChange) (*api.Share, error) {
+	s := n.ShareAnswer
+	if c.On != nil {
+		s.On = *c.On
+	}
+	if c.RateBPS != nil {
+		s.RateBPS = *c.RateBPS
+	}
+	if c.VolumeBytes != nil {
+		s.VolumeBytes = *c.VolumeBytes
+	}
+	return &s, n.note("share")
+}
+
 // Down calls OnDown.
 func (n *Node) Down(context.Context) error {
 	if err := n.note("down"); err != nil {
@@ -140,7 +156,12 @@ func Sample(now time.Time) *Node {
 	addr := netip.MustParseAddr
 	return &Node{
 		InviteAnswer: "meshd1-sample-invite",
-		Replies:      2,
+		ShareAnswer: api.Share{
+			On: true, RateBPS: 10_000_000, VolumeBytes: 100_000_000_000, Month: "2026-01", UsedBytes: 123456789,
+			For: []api.Relaying{{From: "laptop", To: "phone", Bytes: 5000000, RateBPS: 800000}},
+			By:  []api.SharedBy{{Peer: "nas", Via: []string{"laptop"}, RateBPS: 1200}},
+		},
+		Replies: 2,
 		StatusAnswer: api.Status{
 			Version: "1.2.3",
 			Network: api.Network{ID: "n7k2", Name: "home", Prefixes: []netip.Prefix{netip.MustParsePrefix("fd12:3456:789a::/64")}},
