@@ -3,6 +3,7 @@ package mesh
 import (
 	"fmt"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"meshd/mesh/api"
 	"meshd/mesh/directory"
 	"meshd/peer"
+	"meshd/peer/udp"
 	"meshd/peer/way"
 )
 
@@ -180,6 +182,7 @@ func (n *Node) health() []api.Health {
 			Remedy: "grant CAP_NET_ADMIN; without it, let no route into the mesh cover the internet or this host's own network",
 		})
 	}
+	list = append(list, bufferHealth(n.conns)...)
 	if n.state.dir != nil {
 		list = append(list, certificateHealth(n.state.dir.Member(n.self))...)
 	}
@@ -191,6 +194,29 @@ func (n *Node) health() []api.Health {
 		})
 	}
 	return list
+}
+
+// bufferHealth warns of socket buffers that are smaller than meshd asks for.
+func bufferHealth(conns []udp.Conn) []api.Health {
+	rcv, snd := udp.DefaultBuffer, udp.DefaultBuffer
+	for _, conn := range conns {
+		if c, ok := conn.(interface{ Buffers() (rcv, snd int) }); ok { // the in-memory twin has none
+			r, s := c.Buffers()
+			rcv, snd = min(rcv, r), min(snd, s)
+		}
+	}
+	if rcv == udp.DefaultBuffer && snd == udp.DefaultBuffer {
+		return nil
+	}
+	h := api.Health{
+		Code: "socket-buffers", Severity: api.SeverityWarning,
+		Text:   fmt.Sprintf("socket buffers hold %d KiB to receive and %d KiB to send instead of %d: bursts lose packets", rcv>>10, snd>>10, udp.DefaultBuffer>>10),
+		Remedy: "raise the system's limit for socket buffers",
+	}
+	if runtime.GOOS == "linux" {
+		h.Remedy = fmt.Sprintf("start as root, or set net.core.rmem_max and net.core.wmem_max to %d with sysctl, and restart", udp.DefaultBuffer)
+	}
+	return []api.Health{h}
 }
 
 // certificateHealth warns of a certificate whose time is over or has not begun.

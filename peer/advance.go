@@ -35,14 +35,14 @@ func (r *Remote) advance(now time.Time) {
 	}
 	r.chooseRoute()
 	r.advanceSession(wanted, now)
-	if r.waiting.Load() > 0 {
+	if r.waiting.length.Load() > 0 {
 		r.drain(now)
 	}
 	r.greet(wanted, now)
 	r.noteMoved()
 	seek := r.seek(wanted, now)
 	pieces := r.expirePieces(now)
-	wake = earliest(wake, pieces, r.wgWake, r.queueDeadline(), r.helloDeadline(wanted), r.idleDeadline(wanted), seek, call)
+	wake = earliest(wake, pieces, r.wgWake, r.waiting.expires(), r.helloDeadline(wanted), r.idleDeadline(wanted), seek, call)
 	if at := r.keepDeadline(); at.After(now) { // when it has passed, a handshake is on its way
 		wake = earliest(wake, at)
 	}
@@ -193,15 +193,6 @@ func (r *Remote) expirePieces(now time.Time) time.Time {
 	}
 	defer r.pieceMu.Unlock()
 	return r.pieces.Expire(now)
-}
-
-func (r *Remote) queueDeadline() time.Time {
-	r.waitMu.Lock()
-	defer r.waitMu.Unlock()
-	if len(r.wq) == 0 {
-		return time.Time{}
-	}
-	return r.wq[0].since.Add(maxQueueAge + time.Millisecond)
 }
 
 func (r *Remote) idleDeadline(wanted bool) time.Time {

@@ -89,10 +89,7 @@ type Remote struct {
 	tx        *batch
 	nextFrame uint32
 
-	// Frames that wait for a session: waitMu.
-	waitMu  sync.Mutex
-	wq      []waitingFrame
-	waiting atomic.Int32
+	waiting waitQueue // for a session
 
 	// Pieces of large frames: pieceMu, since both sockets may bring them.
 	pieceMu sync.Mutex
@@ -218,9 +215,10 @@ func (e *Engine) newRemote(public keys.Public) (*Remote, error) {
 		return nil, wireguard.ErrKey
 	}
 	r := &Remote{
-		ID:     public.ID(),
-		Public: public,
-		engine: e,
+		ID:      public.ID(),
+		Public:  public,
+		engine:  e,
+		waiting: waitQueue{total: &e.queued},
 		remoteControl: remoteControl{
 			pair:      pair,
 			paths:     path.New(path.Config{}),
@@ -252,7 +250,7 @@ func (e *Engine) forget(r *Remote, now time.Time) {
 	r.sink.Store(nil)
 	r.route.Store(nil)
 	r.act(r.session.Expire(now), netip.AddrPort{}, now)
-	r.dropQueue()
+	r.waiting.clear()
 	c.tags.again = time.Time{}
 	c.schedule(r, time.Time{})
 	delete(c.byID, r.ID)

@@ -14,14 +14,6 @@ import (
 )
 
 const (
-	// maxQueued is how many frames wait for a remote without a session
-	// (DESIGN.md, "The idea in one picture").
-	maxQueued = 128
-	// maxQueueAge is how long they wait.
-	maxQueueAge = time.Second
-	// maxQueuedBytes is how much all of them may be: a broadcast waits once for
-	// every member that is away.
-	maxQueuedBytes = 8 << 20
 	// attendEvery is how soon the engine hears that a quiet remote is in use
 	// again, so that it notices when nothing comes back.
 	attendEvery = time.Second
@@ -119,7 +111,7 @@ func (r *Remote) Send(frame []byte, csumStart int) bool {
 	if !r.touched.Load() {
 		r.touch()
 	}
-	if r.waiting.Load() > 0 || !r.transmit(inner.Header{Kind: inner.KindFrame, CsumStart: csumStart}, frame) {
+	if r.waiting.length.Load() > 0 || !r.transmit(inner.Header{Kind: inner.KindFrame, CsumStart: csumStart}, frame) {
 		if csumStart != 0 {
 			return false
 		}
@@ -278,75 +270,4 @@ func (r *Remote) batchFor(to *route) *batch {
 	}
 	r.tx.route = to
 	return r.tx
-}
-
-// waitingFrame is a frame that waits for a session.
-type waitingFrame struct {
-	data  []byte
-	since time.Time
-}
-
-// wait keeps a copy of a frame until a session can carry it; the oldest goes
-// when there are too many.
-func (r *Remote) wait(frame []byte) {
-	r.waitMu.Lock()
-	if Class(r.class.Load()) != Member { // forgotten meanwhile
-		r.waitMu.Unlock()
-		return
-	}
-	if len(r.wq) >= maxQueued {
-		r.dequeue()
-		r.drops.Add(1)
-	}
-	if r.engine.queued.Add(int64(len(frame))) > maxQueuedBytes {
-		r.engine.queued.Add(-int64(len(frame)))
-		r.drops.Add(1)
-	} else {
-		r.wq = append(r.wq, waitingFrame{append([]byte(nil), frame...), r.engine.now()})
-	}
-	r.waiting.Store(int32(len(r.wq)))
-	r.waitMu.Unlock()
-	r.engine.attend(r)
-}
-
-// dequeue takes the oldest frame out of the queue. r.waitMu is held.
-func (r *Remote) dequeue() {
-	r.engine.queued.Add(-int64(len(r.wq[0].data)))
-	r.wq[0] = waitingFrame{}
-	r.wq = r.wq[1:]
-}
-
-// dropQueue forgets the frames that wait.
-func (r *Remote) dropQueue() {
-	r.waitMu.Lock()
-	defer r.waitMu.Unlock()
-	for len(r.wq) > 0 {
-		r.dequeue()
-		r.drops.Add(1)
-	}
-	r.wq = nil
-	r.waiting.Store(0)
-}
-
-// drain sends the frames that waited, now that there is a key and a route.
-// Frames that arrive meanwhile queue behind them, so that order is kept.
-func (r *Remote) drain(now time.Time) {
-	r.waitMu.Lock()
-	defer r.waitMu.Unlock()
-	for len(r.wq) > 0 {
-		w := r.wq[0]
-		if now.Sub(w.since) > maxQueueAge {
-			r.drops.Add(1)
-		} else if !r.transmit(inner.Header{Kind: inner.KindFrame}, w.data) {
-			break
-		} else {
-			r.txBytes.Add(uint64(len(w.data)))
-		}
-		r.dequeue()
-	}
-	if len(r.wq) == 0 {
-		r.wq = nil
-	}
-	r.waiting.Store(int32(len(r.wq)))
-	r.Flush()
 }

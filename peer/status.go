@@ -43,6 +43,8 @@ type Status struct {
 	Via           map[netip.AddrPort]Via // of those among the paths that are relayed
 	TxBytes       uint64                 // of Ethernet frames
 	RxBytes       uint64
+	Dropped       uint64 // frames that could not be sent or taken
+	QueueDropped  uint64 // frames that waited for a session: for too long, or too many of them
 	LastHeard     time.Time
 	LastHandshake time.Time
 }
@@ -61,6 +63,8 @@ func (r *Remote) Status() Status {
 		Paths:         r.paths.Snapshot(),
 		TxBytes:       r.txBytes.Load(),
 		RxBytes:       r.rxBytes.Load(),
+		Dropped:       r.drops.Load(),
+		QueueDropped:  r.waiting.dropped.Load(),
 		LastHandshake: r.session.Stats().LastHandshake,
 	}
 	for _, p := range s.Paths {

@@ -1,6 +1,10 @@
 package udp
 
-import "golang.org/x/sys/unix"
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
 
 // SetSockopt and Sockopt are for tests that need an option we do not offer.
 func (s *Socket) SetSockopt(level, option, value int) error {
@@ -14,3 +18,7 @@ func (s *Socket) Sockopt(level, option int) (value int, err error) {
 	})
 	return value, err
 }
+
+// Fail has f asked before each system call that moves messages; what it returns is
+// the call's error. It is set before the socket is used.
+func (s *Socket) Fail(f func(call uintptr) syscall.Errno) { s.fault = f }

@@ -9,23 +9,24 @@ import (
 // Options change how a socket is opened. The zero value is right for a node.
 type Options struct {
 	Mark        uint32 // SO_MARK on what is sent (Linux), so that a routing rule can tell our packets; 0: none
-	BufferBytes int    // size of each socket buffer; 0: 7 MB
+	BufferBytes int    // size of each socket buffer; 0: DefaultBuffer
 
 	// Features that a test, or an operator with a broken driver, turns off.
 	NoGRO   bool // receive single datagrams only (UDP_GRO)
 	NoGSO   bool // send single datagrams only (UDP_SEGMENT)
 	NoBatch bool // one system call for each message (recvmmsg, sendmmsg)
+	NoForce bool // no buffer beyond the system's limit (SO_RCVBUFFORCE, SO_SNDBUFFORCE)
 }
 
-// defaultBuffer holds about 50 ms at 1 Gbit/s. With the usual 208 KB a burst of
+// DefaultBuffer holds about 50 ms at 1 Gbit/s. With the usual 208 KB a burst of
 // super-packets overflows the queue while the receiver decrypts the one before.
-const defaultBuffer = 7 << 20
+const DefaultBuffer = 7 << 20
 
 func (o Options) bufferBytes() int {
 	if o.BufferBytes > 0 {
 		return o.BufferBytes
 	}
-	return defaultBuffer
+	return DefaultBuffer
 }
 
 // Status is what a socket got of what it asked for.

@@ -101,11 +101,17 @@ func (rx *receiver) tryRead(fd uintptr) bool {
 
 func (rx *receiver) recv(fd uintptr) (int, syscall.Errno) {
 	if rx.s.noBatch.Load() {
+		if errno := rx.s.failed(unix.SYS_RECVMSG); errno != 0 {
+			return 0, errno
+		}
 		rx.reset(0)
 		h := &rx.msgs[0]
 		n, _, errno := unix.RawSyscall(unix.SYS_RECVMSG, fd, uintptr(unsafe.Pointer(&h.Hdr)), unix.MSG_DONTWAIT)
 		h.Len = uint32(n)
 		return 1, errno
+	}
+	if errno := rx.s.failed(unix.SYS_RECVMMSG); errno != 0 {
+		return 0, errno
 	}
 	for i := range rx.want {
 		rx.reset(i)

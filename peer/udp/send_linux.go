@@ -184,8 +184,14 @@ func (tx *sender) transmit(fd uintptr) {
 // monitor then wakes every 20 µs for ever, which was a tenth of all CPU time.
 func (tx *sender) send(fd uintptr, i int) (int, syscall.Errno) {
 	if tx.s.noBatch.Load() {
+		if errno := tx.s.failed(unix.SYS_SENDMSG); errno != 0 {
+			return 0, errno
+		}
 		_, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&tx.msgs[i].Hdr)), unix.MSG_DONTWAIT)
 		return 1, errno
+	}
+	if errno := tx.s.failed(unix.SYS_SENDMMSG); errno != 0 {
+		return 0, errno
 	}
 	n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&tx.msgs[i])), uintptr(tx.n-i), unix.MSG_DONTWAIT, 0, 0)
 	return int(n), errno

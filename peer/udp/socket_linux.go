@@ -31,6 +31,16 @@ type Socket struct {
 	// because the kernel or a device has refused a group.
 	gsoPause atomic.Int32
 	noBatch  atomic.Bool // the system lacks sendmmsg or recvmmsg
+
+	fault func(call uintptr) syscall.Errno // nil but in tests: fails system calls before they are made
+}
+
+// failed asks fault.
+func (s *Socket) failed(call uintptr) syscall.Errno {
+	if s.fault == nil {
+		return 0
+	}
+	return s.fault(call)
 }
 
 func listen(addr netip.AddrPort, opts Options) (*Socket, error) {
@@ -88,8 +98,12 @@ func (s *Socket) setUp(opts Options) error {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 0); err != nil {
 			return fmt.Errorf("forbid broadcasts: %w", err)
 		}
-		s.status.RcvBuf = growBuffer(fd, unix.SO_RCVBUF, unix.SO_RCVBUFFORCE, opts.bufferBytes())
-		s.status.SndBuf = growBuffer(fd, unix.SO_SNDBUF, unix.SO_SNDBUFFORCE, opts.bufferBytes())
+		force := [2]int{unix.SO_RCVBUFFORCE, unix.SO_SNDBUFFORCE}
+		if opts.NoForce {
+			force = [2]int{unix.SO_RCVBUF, unix.SO_SNDBUF}
+		}
+		s.status.RcvBuf = growBuffer(fd, unix.SO_RCVBUF, force[0], opts.bufferBytes())
+		s.status.SndBuf = growBuffer(fd, unix.SO_SNDBUF, force[1], opts.bufferBytes())
 		s.status.GRO = !opts.NoGRO && unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1) == nil
 		s.status.GSO = !opts.NoGSO && hasGSO(fd)
 		return nil

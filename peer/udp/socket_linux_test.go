@@ -6,7 +6,9 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -402,5 +404,116 @@ func TestCloseWhileSending(t *testing.T) {
 	_ = a.Close()
 	if err := <-done; err != net.ErrClosed {
 		t.Errorf("Send = %v, want net.ErrClosed", err)
+	}
+}
+
+// TestShortages: a device or kernel that is short of memory for a moment, or longer
+// than Send waits, costs at most what could not be sent meanwhile.
+func TestShortages(t *testing.T) {
+	for _, errno := range []syscall.Errno{unix.ENOBUFS, unix.ENOMEM, unix.EAGAIN, unix.EINTR} {
+		for name, opts := range map[string]udp.Options{"batches": {}, "single messages": {NoBatch: true}} {
+			a, b := listen(t, loopback(false), opts), listen(t, loopback(false), udp.Options{})
+			var calls, failures int
+			a.Fail(func(uintptr) syscall.Errno {
+				if calls++; calls%2 == 1 {
+					failures++
+					return errno
+				}
+				return 0
+			})
+			to := b.LocalAddr()
+			err := a.Send([]udp.Packet{{Addr: to, Data: make([]byte, 1)}, {Addr: to, Data: make([]byte, 25), Seg: 10}, {Addr: to, Data: make([]byte, 3)}})
+			if err != nil {
+				t.Errorf("%v, %s: Send = %v", errno, name, err)
+			}
+			if got, want := sizes(t, b, 5), []int{1, 10, 10, 5, 3}; !equal(got, want) || failures == 0 {
+				t.Errorf("%v, %s: received %v, want %v; %d failures", errno, name, got, want, failures)
+			}
+			if !a.Status().GSO {
+				t.Errorf("%v, %s: groups were given up", errno, name)
+			}
+		}
+	}
+	a, b := listen(t, loopback(false), udp.Options{}), listen(t, loopback(false), udp.Options{})
+	short := true
+	a.Fail(func(uintptr) syscall.Errno {
+		if short {
+			return unix.ENOBUFS
+		}
+		return 0
+	})
+	one := []udp.Packet{{Addr: b.LocalAddr(), Data: make([]byte, 1)}}
+	begin := time.Now()
+	if err := a.Send(slices.Repeat(one, 100)); !errors.Is(err, syscall.ENOBUFS) {
+		t.Errorf("Send = %v, want ENOBUFS", err)
+	}
+	if took := time.Since(begin); took > time.Second {
+		t.Errorf("Send of 100 packets took %v: its patience is for all of them", took)
+	}
+	short = false
+	if err := a.Send(one); err != nil {
+		t.Errorf("after the shortage: %v", err)
+	}
+	sizes(t, b, 1)
+}
+
+// TestOldKernel: calls and options that the kernel turns out not to have are done
+// without, for good or for a while, and nothing is lost on the way.
+func TestOldKernel(t *testing.T) {
+	for name, missing := range map[string]map[uintptr]syscall.Errno{
+		"sendmmsg":        {unix.SYS_SENDMMSG: unix.ENOSYS},
+		"recvmmsg":        {unix.SYS_RECVMMSG: unix.ENOSYS},
+		"both":            {unix.SYS_RECVMMSG: unix.ENOSYS, unix.SYS_SENDMMSG: unix.ENOSYS},
+		"groups (EIO)":    {0: unix.EIO},
+		"groups (EINVAL)": {0: unix.EINVAL},
+	} {
+		a, b := listen(t, loopback(false), udp.Options{}), listen(t, loopback(false), udp.Options{})
+		grouped := false
+		fail := func(call uintptr) syscall.Errno {
+			if errno := missing[0]; errno != 0 && (call == unix.SYS_SENDMMSG) && !grouped {
+				grouped = true // the first message, which is a group
+				return errno
+			}
+			return missing[call]
+		}
+		a.Fail(fail)
+		b.Fail(fail)
+		to := b.LocalAddr()
+		if err := a.Send([]udp.Packet{{Addr: to, Data: make([]byte, 25), Seg: 10}, {Addr: to, Data: make([]byte, 3)}}); err != nil {
+			t.Errorf("without %s: Send = %v", name, err)
+		}
+		if got, want := sizes(t, b, 4), []int{10, 10, 5, 3}; !equal(got, want) {
+			t.Errorf("without %s: received %v, want %v", name, got, want)
+		}
+		if a.Status().Batch != (missing[unix.SYS_SENDMMSG] == 0) || b.Status().Batch != (missing[unix.SYS_RECVMMSG] == 0) || a.Status().GSO != (missing[0] == 0) {
+			t.Errorf("without %s: %+v, %+v", name, a.Status(), b.Status())
+		}
+	}
+}
+
+// TestBuffers: what was granted is known, also where the system's limit holds.
+func TestBuffers(t *testing.T) {
+	limit := func(name string) int {
+		b, err := os.ReadFile("/proc/sys/net/core/" + name)
+		if err != nil {
+			t.Skip("needs /proc/sys/net/core: ", err)
+		}
+		n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	rmem, wmem := limit("rmem_max"), limit("wmem_max")
+	want := max(rmem, wmem) + 1<<20
+	s := listen(t, loopback(false), udp.Options{BufferBytes: want, NoForce: true})
+	if rcv, snd := s.Buffers(); rcv > rmem || snd > wmem || rcv < rmem/2 || snd < wmem/2 {
+		t.Errorf("buffers of %d and %d, the system's limits are %d and %d", rcv, snd, rmem, wmem)
+	}
+	if os.Geteuid() == 0 {
+		s = listen(t, loopback(false), udp.Options{BufferBytes: want})
+		if rcv, snd := s.Buffers(); (rcv < want || snd < want) && rcv > rmem { // a container's root may not
+			t.Errorf("buffers of %d and %d beyond the limit, want %d", rcv, snd, want)
+		}
 	}
 }
