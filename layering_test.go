@@ -57,6 +57,9 @@ func TestLayering(t *testing.T) {
 				continue
 			}
 			to, _, _ := strings.Cut(inside, "/")
+			if layer == "integration" && strings.HasSuffix(path, "_test.go") {
+				continue // a test may speak as an attacker does, below everything
+			}
 			if to != layer && !slices.Contains(allowed, to) {
 				t.Errorf("%s imports %s: %s is not below %s", path, name, to, layer)
 			}
