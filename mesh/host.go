@@ -40,6 +40,15 @@ func (m machine) Listen(at netip.AddrPort) ([]udp.Conn, error) {
 	return conns, nil
 }
 
+// OpenPort opens a socket beside those of Listen.
+func (m machine) OpenPort(port uint16, spare bool) (udp.Conn, error) {
+	opts := udp.Options{Mark: m.mark, Spare: spare}
+	if spare {
+		opts.BufferBytes = 16 << 10
+	}
+	return udp.Listen(netip.AddrPortFrom(netip.IPv4Unspecified(), port), opts)
+}
+
 // OpenSegment implements Host.
 func (machine) OpenSegment(cfg l2.TAPConfig) (l2.Device, error) { return l2.OpenTAP(cfg) }
 

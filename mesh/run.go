@@ -19,6 +19,7 @@ import (
 	"meshd/mesh/underlay"
 	"meshd/nat-traversal"
 	"meshd/peer"
+	"meshd/peer/udp"
 )
 
 // Run is the life of a node. It returns nil when ctx ended or `meshd down`
@@ -144,10 +145,21 @@ func (n *Node) newEngine() (*peer.Engine, error) {
 	return peer.New(peer.Config{
 		Identity: n.identity,
 		Conns:    n.conns,
+		OpenPort: n.portOpener(),
 		Hello:    n.hello(),
 		Observer: n,
 		Logger:   n.log,
 	})
+}
+
+// portOpener is how sockets are opened beside those of the node; nil: not.
+func (n *Node) portOpener() peer.PortOpener {
+	if host, ok := n.cfg.Host.(interface {
+		OpenPort(port uint16, spare bool) (udp.Conn, error)
+	}); ok && !n.cfg.Listen.Addr().Is6() {
+		return host.OpenPort
+	}
+	return nil
 }
 
 func withDefaults(cfg *Config) {

@@ -103,12 +103,13 @@ func (r *Remote) chooseRoute() {
 	}
 	mtu := r.paths.MTU()
 	via := r.engine.circuits.Load().byWay[addr]
-	if old != nil && old.addr == addr && old.mtu == mtu && old.via == via {
+	conn := r.engine.connTo(addr)
+	if old != nil && old.addr == addr && old.mtu == mtu && old.via == via && old.conn == conn {
 		return
 	}
 	payload := inner.UDPPayload(mtu, addr.Addr().Is6())
 	next := &route{
-		conn:     r.engine.connFor(addr.Addr()),
+		conn:     conn,
 		addr:     addr,
 		via:      via,
 		maxBody:  inner.MaxBody(payload),

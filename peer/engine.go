@@ -64,6 +64,7 @@ type Config struct {
 	Identity *keys.Identity
 	Conns    []udp.Conn             // at most one of each family
 	Carriers map[way.Class]udp.Conn // what carries datagrams to virtual addresses, by their class
+	OpenPort PortOpener             // nil: there are no ports but those of Conns
 	Hello    hello.Config
 	Observer Observer
 	Logger   *slog.Logger
@@ -82,6 +83,7 @@ type Engine struct {
 	now      func() time.Time
 	base     time.Time // stamps count from here, so that a step of the wall clock does not touch them
 	excluded atomic.Pointer[[]netip.Prefix]
+	ports    atomic.Pointer[map[netip.AddrPort]udp.Conn] // addresses that are reached by sockets of their own
 
 	keys     atomic.Pointer[map[uint32]keyEntry] // by receiver index; replaced whole
 	circuits atomic.Pointer[circuits]
@@ -111,6 +113,7 @@ type control struct {
 	deadlines deadlines
 	responder *hello.Responder
 	helloCfg  hello.Config
+	tries     tries
 	self      punch.Local // what others are told when a direct path is sought
 	meetings  map[[8]byte]*meeting
 	meetAgain time.Time          // no meeting is due before; zero: none is
@@ -156,6 +159,7 @@ func New(cfg Config) (*Engine, error) {
 	maps.Copy(e.carriers, cfg.Carriers)
 	e.carriers[way.Relayed] = relayConn{e}
 	e.keys.Store(&map[uint32]keyEntry{})
+	e.ports.Store(&map[netip.AddrPort]udp.Conn{})
 	e.circuits.Store(&circuits{})
 	e.control = control{
 		local:     wireguard.NewLocal(cfg.Identity.WireGuard, now),
@@ -167,6 +171,7 @@ func New(cfg Config) (*Engine, error) {
 		indexes:   map[uint32]*Remote{},
 		stun:      traversal.NewResponder(),
 		relay:     e.newRelaying(),
+		tries:     tries{open: cfg.OpenPort},
 	}
 	return e, nil
 }
@@ -185,7 +190,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		conns = append(conns, conn)
 		group.Go(func() error { return e.receive(ctx, conn, class) })
 	}
-	group.Go(func() error { return e.loop(ctx) })
+	group.Go(func() error { return errors.Join(e.loop(ctx, group.Go), e.closePorts()) })
 	group.Go(func() error {
 		<-ctx.Done()
 		var errs []error
@@ -200,7 +205,7 @@ func (e *Engine) Run(ctx context.Context) error {
 }
 
 // loop is the goroutine that owns every deadline.
-func (e *Engine) loop(ctx context.Context) error {
+func (e *Engine) loop(ctx context.Context, start func(func() error)) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for probes := 0; ; {
@@ -230,6 +235,7 @@ func (e *Engine) loop(ctx context.Context) error {
 		case <-timer.C:
 			e.locked(func(time.Time) {})
 		}
+		e.startPorts(ctx, start)
 		timer.Reset(e.untilNext())
 	}
 }
@@ -354,7 +360,7 @@ func (e *Engine) untilNext() time.Duration {
 // send transmits one datagram of the control path. Losses are repaired by the
 // machines' own repeats.
 func (e *Engine) send(to netip.AddrPort, b []byte) {
-	if conn := e.connFor(to.Addr()); conn != nil {
+	if conn := e.connTo(to); conn != nil {
 		_ = conn.Send([]udp.Packet{{Addr: to, Data: b}})
 	}
 }

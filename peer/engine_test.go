@@ -58,6 +58,7 @@ type node struct {
 	at       netip.AddrPort
 	cfg      hello.Config
 	carriers map[way.Class]udp.Conn
+	openPort peer.PortOpener
 	older    bool // it knows nothing of checksums that are left out
 
 	mu      sync.Mutex
@@ -148,7 +149,7 @@ func (n *node) run() {
 	}
 	n.at = netip.AddrPortFrom(n.host.Addrs()[0], port)
 	log := slog.New(slog.NewTextHandler(n.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	n.engine, err = peer.New(peer.Config{Identity: n.identity, Conns: []udp.Conn{conn}, Carriers: n.carriers, Hello: n.cfg, Observer: n, Logger: log, WholeChecksums: n.older})
+	n.engine, err = peer.New(peer.Config{Identity: n.identity, Conns: []udp.Conn{conn}, Carriers: n.carriers, OpenPort: n.openPort, Hello: n.cfg, Observer: n, Logger: log, WholeChecksums: n.older})
 	if err != nil {
 		n.t.Fatal(err)
 	}

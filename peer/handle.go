@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"meshd/peer/probe"
+	"meshd/peer/udp"
 	"meshd/peer/way"
 	"meshd/peer/wireguard"
 )
@@ -27,6 +28,7 @@ type datagram struct {
 	buf  [maxDatagram]byte
 	n    int
 	from netip.AddrPort
+	port udp.Conn // the spare port that it came to; nil: none
 }
 
 func (d *datagram) bytes() []byte { return d.buf[:d.n] }
@@ -36,12 +38,17 @@ var datagrams = sync.Pool{New: func() any { return new(datagram) }}
 // enqueue copies a datagram for the engine's goroutine. A full queue drops it
 // and counts.
 func (e *Engine) enqueue(q chan *datagram, from netip.AddrPort, b []byte, dropped *atomic.Uint64) {
+	e.enqueueFrom(nil, q, from, b, dropped)
+}
+
+// enqueueFrom is enqueue for what has come to a spare port.
+func (e *Engine) enqueueFrom(port udp.Conn, q chan *datagram, from netip.AddrPort, b []byte, dropped *atomic.Uint64) {
 	if len(b) > maxDatagram {
 		dropped.Add(1)
 		return
 	}
 	d := datagrams.Get().(*datagram)
-	d.n, d.from = copy(d.buf[:], b), from
+	d.n, d.from, d.port = copy(d.buf[:], b), from, port
 	select {
 	case q <- d:
 	default:
@@ -67,6 +74,9 @@ func (e *Engine) handleProbe(d *datagram, now time.Time) {
 	m, err := r.pair.Open(d.bytes())
 	if err != nil {
 		e.counts.Unopened.Add(1)
+		return
+	}
+	if d.port != nil && (m.Kind != probe.Ping || !e.adopt(d.port, r, d.from, now)) {
 		return
 	}
 	switch m.Kind {

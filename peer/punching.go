@@ -73,6 +73,14 @@ func (r *Remote) seekDirect(wanted bool, now time.Time) (wake time.Time) {
 	for _, msg := range out.Send {
 		r.whisper(append([]byte{controlCall}, msg...))
 	}
+	if out.Open.IsValid() {
+		r.openPorts(out.Open, now)
+	}
+	if t := r.engine.control.tries.try; out.Close && t != nil && t.remote == r {
+		r.engine.closeTry()
+	}
+	r.sprayPorts(out.Spray, now)
+	r.dropPort(wanted, now)
 	r.paths.Call(r.engine.reachable(out.Probe), now)
 	return wake
 }

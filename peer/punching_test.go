@@ -135,6 +135,9 @@ func siteBehind(t *testing.T, internet *udptest.Internet, in *network, b box, na
 	h.SetLink(line, line)
 	x.node = prepare(t, in, name, h)
 	x.carriers = map[way.Class]udp.Conn{way.TCP: s}
+	x.openPort = func(port uint16, _ bool) (udp.Conn, error) {
+		return h.ListenAddr(netip.AddrPortFrom(netip.IPv4Unspecified(), port))
+	}
 	x.run()
 	t.Cleanup(func() { x.stop() })
 	return x
@@ -252,4 +255,70 @@ func TestPunching(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestManyPorts: one whose NAT gives each destination a port of its own, and one who
+// lets in only whom it has sent to, become direct in most cases, by a bounded number
+// of packets.
+func TestManyPorts(t *testing.T) {
+	hidden, restricted := boxes()[4], boxes()[3]
+	const tries = 25
+	succeeded, most := 0, 0
+	for seed := range uint64(tries) {
+		synctest.Test(t, func(t *testing.T) {
+			internet, a, b := newPair(t, seed, hidden, restricted)
+			var mu sync.Mutex
+			toward := map[netip.Addr]int{}
+			internet.Tap(func(d udptest.Datagram) {
+				mu.Lock()
+				defer mu.Unlock()
+				toward[d.Dst.Addr()]++
+			})
+			ra, rb := connect(t, a, b, true)
+			took, ok := until(ra, rb, 12*time.Second, func() bool { return direct(ra) && direct(rb) })
+			mu.Lock()
+			for _, n := range toward {
+				most = max(most, n)
+			}
+			mu.Unlock()
+			if !ok {
+				return
+			}
+			succeeded++
+			if took > 8*time.Second {
+				t.Errorf("direct after %v", took)
+			}
+			// It stays so, with frames in both directions, and survives a rest.
+			before := len(a.received()) + len(b.received())
+			until(ra, rb, time.Minute, func() bool { return false })
+			if !direct(ra) || !direct(rb) || len(a.received())+len(b.received()) < before+5900 {
+				t.Errorf("a minute later: direct %v and %v, %d frames of 6000", direct(ra), direct(rb), len(a.received())+len(b.received())-before)
+			}
+		})
+	}
+	t.Logf("%d of %d tries succeeded; at most %d packets to one address", succeeded, tries, most)
+	if succeeded < tries*8/10 {
+		t.Errorf("%d of %d tries succeeded", succeeded, tries)
+	}
+	if limit := punch.Probes + 200 + 12*100; most > limit {
+		t.Errorf("%d packets to one address", most)
+	}
+}
+
+// TestTwoHidden: two such NATs stay relayed, and nobody probes ports for it.
+func TestTwoHidden(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		internet, a, b := newPair(t, 1, boxes()[4], boxes()[4])
+		sent := 0
+		var mu sync.Mutex
+		internet.Tap(func(udptest.Datagram) { mu.Lock(); sent++; mu.Unlock() })
+		ra, rb := connect(t, a, b, true)
+		until(ra, rb, 5*time.Minute, func() bool { return false })
+		if direct(ra) || direct(rb) {
+			t.Error("direct, which cannot be")
+		}
+		if sent > 100 {
+			t.Errorf("%d packets in vain in 5 minutes", sent)
+		}
+	})
 }

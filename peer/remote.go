@@ -131,6 +131,8 @@ type remoteControl struct {
 	onCircuits bool             // it is on either side of one
 	upBefore   []netip.AddrPort // addresses that were up when last looked at
 	everUp     bool
+	port       netip.AddrPort // that is reached by a socket of its own; invalid: none
+	portAt     time.Time      // since when
 	up         bool           // as last reported to the observer
 	at         netip.AddrPort // likewise
 	closed     bool
@@ -251,6 +253,10 @@ func (e *Engine) forget(r *Remote, now time.Time) {
 	r.route.Store(nil)
 	r.act(r.session.Expire(now), netip.AddrPort{}, now)
 	r.waiting.clear()
+	r.closePort()
+	if c.tries.try != nil && c.tries.try.remote == r {
+		e.closeTry()
+	}
 	c.tags.again = time.Time{}
 	c.schedule(r, time.Time{})
 	delete(c.byID, r.ID)

@@ -162,6 +162,12 @@ func (t *Table) Pong(addr netip.AddrPort, transaction [12]byte, now time.Time) (
 	return true
 }
 
+// Up reports whether an address is a path.
+func (t *Table) Up(addr netip.AddrPort) bool {
+	c := t.find(addr)
+	return c != nil && c.up
+}
+
 // Known reports whether an address is remembered.
 func (t *Table) Known(addr netip.AddrPort) bool { return t.find(addr) != nil }
 

@@ -10,6 +10,7 @@ import (
 type Options struct {
 	Mark        uint32 // SO_MARK on what is sent (Linux), so that a routing rule can tell our packets; 0: none
 	BufferBytes int    // size of each socket buffer; 0: DefaultBuffer
+	Spare       bool   // one of many that see a few packets each, of 2 KB at most: little memory (Linux)
 
 	// Features that a test, or an operator with a broken driver, turns off.
 	NoGRO   bool // receive single datagrams only (UDP_GRO)

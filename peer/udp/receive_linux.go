@@ -12,6 +12,7 @@ import (
 const (
 	rxMessages = 8       // per system call; more gain nothing (measured)
 	rxSize     = 1 << 16 // of each buffer: the largest group that UDP_GRO makes
+	spareSize  = 1 << 11 // of the only buffer of a spare socket
 )
 
 // receiver is what Receive needs from one call to the next. It belongs to the
@@ -23,6 +24,7 @@ type receiver struct {
 	names [rxMessages]sockaddr
 	ctrl  [rxMessages]cmsg
 	buf   []byte
+	size  int // of each message's part of buf
 	zones map[uint32]string
 	read  func(fd uintptr) bool // rx.tryRead, made once: a method value allocates
 
@@ -30,11 +32,15 @@ type receiver struct {
 	errno     syscall.Errno // of tryRead
 }
 
-func newReceiver(s *Socket) *receiver {
-	rx := &receiver{s: s, buf: make([]byte, rxMessages*rxSize), zones: make(map[uint32]string)}
-	for i := range rx.msgs {
-		rx.iovs[i].Base = &rx.buf[i*rxSize]
-		rx.iovs[i].SetLen(rxSize)
+func newReceiver(s *Socket, spare bool) *receiver {
+	messages, size := rxMessages, rxSize
+	if spare {
+		messages, size = 1, spareSize
+	}
+	rx := &receiver{s: s, buf: make([]byte, messages*size), size: size, zones: make(map[uint32]string)}
+	for i := range messages {
+		rx.iovs[i].Base = &rx.buf[i*size]
+		rx.iovs[i].SetLen(size)
 		h := &rx.msgs[i].Hdr
 		h.Name = (*byte)(unsafe.Pointer(&rx.names[i]))
 		h.Iov = &rx.iovs[i]
@@ -52,7 +58,7 @@ func (s *Socket) Receive(pkts []Packet) (int, error) {
 	}
 	rx := s.rx
 	for failures := 0; ; failures++ {
-		rx.want = min(len(pkts), rxMessages)
+		rx.want = min(len(pkts), len(rx.buf)/rx.size)
 		if err := s.raw.Read(rx.read); err != nil {
 			return 0, net.ErrClosed // the poller knows no other reason
 		}
@@ -134,10 +140,10 @@ func (rx *receiver) collect(pkts []Packet) int {
 	for i := range rx.got {
 		m := &rx.msgs[i]
 		from, ok := getSockaddr(&rx.names[i], rx.zones)
-		if !ok || m.Hdr.Flags&unix.MSG_TRUNC != 0 || m.Len > rxSize {
+		if !ok || m.Hdr.Flags&unix.MSG_TRUNC != 0 || int(m.Len) > rx.size {
 			continue
 		}
-		start, end := i*rxSize, i*rxSize+int(m.Len)
+		start, end := i*rx.size, i*rx.size+int(m.Len)
 		pkts[n] = Packet{Addr: from, Data: rx.buf[start:end:end], Seg: rx.ctrl[i].segment(int(m.Hdr.Controllen))}
 		n++
 	}

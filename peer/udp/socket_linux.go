@@ -104,11 +104,11 @@ func (s *Socket) setUp(opts Options) error {
 		}
 		s.status.RcvBuf = growBuffer(fd, unix.SO_RCVBUF, force[0], opts.bufferBytes())
 		s.status.SndBuf = growBuffer(fd, unix.SO_SNDBUF, force[1], opts.bufferBytes())
-		s.status.GRO = !opts.NoGRO && unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1) == nil
+		s.status.GRO = !opts.NoGRO && !opts.Spare && unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1) == nil
 		s.status.GSO = !opts.NoGSO && hasGSO(fd)
 		return nil
 	})
-	s.rx = newReceiver(s)
+	s.rx = newReceiver(s, opts.Spare)
 	return err
 }
 

@@ -517,3 +517,21 @@ func TestBuffers(t *testing.T) {
 		}
 	}
 }
+
+// TestSpare: a spare socket takes what nodes send each other, in little memory.
+func TestSpare(t *testing.T) {
+	a, b := listen(t, loopback(false), udp.Options{}), listen(t, loopback(false), udp.Options{Spare: true})
+	if b.Status().GRO {
+		t.Error("a spare socket merges what comes")
+	}
+	for _, size := range []int{1, 100, 1500} {
+		if err := a.Send([]udp.Packet{{Addr: b.LocalAddr(), Data: make([]byte, size)}}); err != nil {
+			t.Fatal(err)
+		}
+		pkts := make([]udp.Packet, 4)
+		n, err := b.Receive(pkts)
+		if err != nil || n != 1 || len(pkts[0].Data) != size || pkts[0].Addr != a.LocalAddr() {
+			t.Fatalf("%d bytes: %d packets, %v, %v", size, n, pkts[0], err)
+		}
+	}
+}
