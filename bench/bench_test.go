@@ -329,6 +329,27 @@ func TestQuick(t *testing.T) {
 	}
 }
 
+// TestMembers holds that a node which knows a thousand members is no larger than it may be.
+func TestMembers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: network namespaces and TAPs")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	binary, err := lab.Build(ctx, t.TempDir(), "meshd/cmd/meshd", "-trimpath")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := crowd(ctx, binary, 1000, 5*time.Second, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v", *got)
+	if got.MemoryMB < 1 || got.MemoryMB > 64 {
+		t.Errorf("%.1f MiB with 1,000 members, want at most 64", got.MemoryMB)
+	}
+}
+
 // TestOffloadsOff holds that the row without offloads is what it says: the kernel hands over single segments.
 func TestOffloadsOff(t *testing.T) {
 	if os.Geteuid() != 0 {

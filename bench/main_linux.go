@@ -34,6 +34,7 @@ type config struct {
 	redraw   string
 	soak     time.Duration
 	scaling  bool
+	members  int
 	repeats  int
 	budget   time.Duration
 	paths    map[string]string
@@ -65,6 +66,7 @@ func parse(args []string) (*config, error) {
 	f.StringVar(&c.redraw, "redraw", "", "measure nothing: make tables and plots of this JSON")
 	f.DurationVar(&c.soak, "soak", 0, "compare nothing: run TCP at full rate and numbered datagrams through meshd for so long, and look for what goes wrong")
 	f.BoolVar(&c.scaling, "scaling", false, "compare nothing: measure what a frame costs as members, sessions, stations and cores grow")
+	f.IntVar(&c.members, "members", 0, "compare nothing: measure an idle node that knows so many members")
 	f.IntVar(&c.repeats, "repeats", 2, "how often a sample is repeated, at most, when other programs disturb it")
 	f.DurationVar(&c.budget, "repeat-budget", 2*time.Minute, "how long all repeats may take together")
 	for _, program := range []string{"meshd", "zerotier-one", "nebula", "easytier-core"} {
@@ -111,11 +113,13 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if os.Geteuid() != 0 {
 		return errors.New("it makes network namespaces and TAPs: run it as root")
 	}
-	if c.soak > 0 {
+	switch {
+	case c.soak > 0:
 		return runSoak(ctx, c, out)
-	}
-	if c.scaling {
+	case c.scaling:
 		return runScaling(ctx, c, out)
+	case c.members > 0:
+		return runMembers(ctx, c, out)
 	}
 	result, err := bench(ctx, c)
 	if err != nil {
