@@ -340,7 +340,7 @@ func TestMembers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := crowd(ctx, binary, 1000, 5*time.Second, time.Second)
+	got, err := crowd(ctx, binary, 1000, 10*time.Second, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

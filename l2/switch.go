@@ -200,12 +200,13 @@ func (s *Switch) removePort(r *RemotePort) {
 // publish makes the view anew from the ports and rights as they are. Of two
 // remotes with one address the first to connect has it; nobody has ours. It needs mu.
 func (s *Switch) publish() {
-	v := &view{own: s.own, owner: make(map[MAC]*RemotePort), addrs: make(map[netip.Addr]*origin)}
-	for _, a := range v.own.addrs {
-		v.addrs[a] = &s.local
-	}
+	v := &view{own: s.own}
 	if old := s.view.Load(); old != nil {
 		v.ports = old.ports
+	}
+	v.owner, v.addrs = make(map[MAC]*RemotePort, len(v.ports)), make(map[netip.Addr]*origin, len(v.ports)+len(v.own.addrs))
+	for _, a := range v.own.addrs {
+		v.addrs[a] = &s.local
 	}
 	for _, r := range v.ports {
 		mac := r.at.Load().mac
