@@ -3,6 +3,7 @@ package peer
 import (
 	"bytes"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"meshd/peer/inner"
@@ -72,6 +73,7 @@ func (r *Remote) wanted(now time.Time) bool {
 // feedPaths tells the path table what the data path saw.
 func (r *Remote) feedPaths(now time.Time) {
 	if to := r.route.Load(); to != nil {
+		r.paths.Count(to.addr, to.out.Load())
 		if t := to.heard.Load(); t != 0 {
 			r.paths.Heard(to.addr, r.engine.at(t))
 		}
@@ -112,11 +114,13 @@ func (r *Remote) chooseRoute() {
 		conn:     conn,
 		addr:     addr,
 		via:      via,
+		out:      new(atomic.Uint32),
 		maxBody:  inner.MaxBody(payload),
 		maxPlain: inner.MaxPlaintext(payload),
 		mtu:      mtu,
 	}
 	if old != nil && old.addr == addr {
+		next.out = old.out
 		next.heard.Store(old.heard.Load())
 		next.sent.Store(old.sent.Load())
 		next.asked.Store(old.asked.Load())
@@ -169,6 +173,7 @@ func (r *Remote) keepalive(now time.Time) {
 	if b, err := key.Seal(make([]byte, 0, wireguard.Overhead), nil); err == nil {
 		key.MarkKeepaliveSent(now)
 		_ = to.conn.Send([]udp.Packet{{Addr: to.addr, Data: b}})
+		to.out.Add(1)
 	}
 }
 

@@ -65,7 +65,8 @@ type node struct {
 	met     []*hello.Result
 	control []string
 	frames  [][]byte
-	starts  []int // of the checksums that were left out, by frame
+	onFrame func() // called for each of them
+	starts  []int  // of the checksums that were left out, by frame
 	stop    func()
 }
 
@@ -98,6 +99,9 @@ func (n *node) Receive(frame []byte, csumStart int) {
 	defer n.mu.Unlock()
 	n.starts = append(n.starts, csumStart)
 	n.frames = append(n.frames, bytes.Clone(frame))
+	if n.onFrame != nil {
+		n.onFrame()
+	}
 }
 
 func (n *node) received() [][]byte {

@@ -88,13 +88,13 @@ func (e *Engine) handleProbe(d *datagram, now time.Time) {
 		if m.Flags&flagWant != 0 && r.ask(d.from, now) {
 			break
 		}
-		pong := probe.Message{Kind: probe.Pong, Transaction: m.Transaction}
+		pong := probe.Message{Kind: probe.Pong, Transaction: m.Transaction, Received: r.receivedFrom(d.from)}
 		if !way.IsVirtual(d.from.Addr()) { // which means nothing to others
 			pong.Observed = d.from
 		}
 		e.send(d.from, r.pair.Append(nil, pong, probe.Hour(now), 0))
 	case probe.Pong:
-		fresh := r.paths.Pong(d.from, m.Transaction, now)
+		fresh := r.paths.Pong(d.from, m.Transaction, m.Received, now)
 		if fresh && m.Transaction == r.asked {
 			r.asked = [12]byte{}
 			r.lastUsed.Store(e.stamp(now))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"meshd/peer/inner"
+	"meshd/peer/relay"
 	"meshd/peer/udp"
 	"meshd/peer/way"
 	"meshd/peer/wireguard"
@@ -31,7 +32,8 @@ type receiver struct {
 	stamp  int64       // of now
 	sinks  []FrameSink // that got frames in this batch
 	outs   []outbox    // what is forwarded in this batch, by socket
-	depth  int         // circuits that the datagram in hand came out of
+	tally  tally
+	depth  int // circuits that the datagram in hand came out of
 }
 
 // receive reads one socket until it is closed. Transport data runs from here
@@ -52,14 +54,24 @@ func (e *Engine) receive(ctx context.Context, conn udp.Conn, class way.Class) er
 		for i := range pkts[:n] {
 			rx.packet(&pkts[i])
 		}
+		rx.tally.flush()
 		rx.sendForwarded()
 		rx.flush()
 	}
 }
 
+// foreign reports whether a source is not of the kind that this socket or carrier
+// has.
+func (rx *receiver) foreign(from netip.AddrPort) bool {
+	if rx.class == way.Direct && from.Addr().Is4() {
+		return false
+	}
+	return way.ClassOf(from) != rx.class
+}
+
 // packet takes a run of datagrams apart.
 func (rx *receiver) packet(p *udp.Packet) {
-	if rx.engine.inside(p.Addr.Addr()) || way.ClassOf(p.Addr) != rx.class {
+	if rx.engine.inside(p.Addr.Addr()) || rx.foreign(p.Addr) {
 		rx.engine.counts.FromOverlay.Add(1)
 		return
 	}
@@ -69,7 +81,7 @@ func (rx *receiver) packet(p *udp.Packet) {
 		if p.Seg > 0 && p.Seg < n {
 			n = p.Seg
 		}
-		if udp.Classify(data[:n]) == udp.KindRelay {
+		if relay.Is(data) {
 			n = rx.relayed(data, n, p.Addr)
 		} else {
 			rx.datagram(data[:n:n], p.Addr)
@@ -124,6 +136,7 @@ func (rx *receiver) transport(b []byte, from netip.AddrPort) {
 		r.tickSession.Store(true)
 		e.attend(r)
 	}
+	rx.tally.add(r, from)
 	rx.heard(r, from)
 	if len(plain) == 0 {
 		return

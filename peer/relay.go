@@ -39,13 +39,14 @@ const (
 
 // relaying is what the engine's goroutine knows of circuits.
 type relaying struct {
-	desk  *relay.Desk
-	book  *relay.Book
-	wake  time.Time
-	dirty bool // the data path's table has to be made anew
-	held  map[uint64]*Remote
-	flows map[relay.Circuit]*flow
-	ended uint64 // bytes carried on circuits that are no more
+	desk    *relay.Desk
+	book    *relay.Book
+	wake    time.Time
+	dirty   bool // the data path's table has to be made anew
+	held    map[uint64]*Remote
+	scratch []netip.AddrPort
+	flows   map[relay.Circuit]*flow
+	ended   uint64 // bytes carried on circuits that are no more
 
 	sharing  Sharing
 	divideAt time.Time // when the rate is divided anew; zero: not
@@ -183,7 +184,7 @@ func (e *Engine) sendRelayMessage(m relay.Message, now time.Time) {
 func (e *Engine) publishCircuits(now time.Time) {
 	c := &e.control.relay
 	for _, r := range e.control.byID {
-		r.onCircuits = false
+		r.onCircuits, r.upBefore = false, nil
 	}
 	table := &circuits{legs: map[uint32]*leg{}, ends: map[uint32]*end{}, byWay: map[netip.AddrPort]*end{}}
 	e.addLegs(table)
@@ -230,7 +231,8 @@ func (e *Engine) addLegs(table *circuits) {
 			f = &flow{}
 		}
 		flows[k] = f
-		a.onCircuits, b.onCircuits = true, true
+		a.joinCircuits()
+		b.joinCircuits()
 		table.legs[k.AskerID] = &leg{sources: e.sourcesFor(a, b), to: b, out: relay.NewHeader(true, k.OtherID), flow: f}
 		table.legs[k.OtherID] = &leg{sources: e.sourcesFor(b, a), to: a, out: relay.NewHeader(true, k.AskerID), flow: f}
 	}
@@ -251,7 +253,7 @@ func (e *Engine) sourcesFor(from, to *Remote) (list []netip.AddrPort) {
 	if !ok {
 		return nil
 	}
-	for _, addr := range from.paths.AppendUp(nil) {
+	for _, addr := range from.upBefore {
 		var chain []keys.NodeID
 		if way.ClassOf(addr) == way.Relayed {
 			via := e.circuits.Load().byWay[addr]
@@ -275,26 +277,33 @@ func (e *Engine) addEnd(table *circuits, w relay.Way) {
 	if r == nil {
 		return
 	}
-	r.onCircuits = true
+	r.joinCircuits()
 	id := w.ID
 	next := &end{
-		addr: virtual(w.Key), relay: r, sources: r.paths.AppendUp(nil), beyond: w.Beyond,
+		addr: virtual(w.Key), relay: r, sources: r.upBefore, beyond: w.Beyond,
 		out: relay.NewHeader(false, id), next: table.ends[id],
 	}
 	table.ends[id] = next
 	table.byWay[next.addr] = next
 }
 
+// joinCircuits notes where a remote is that is part of circuits.
+func (r *Remote) joinCircuits() {
+	if !r.onCircuits {
+		r.onCircuits, r.upBefore = true, r.paths.AppendUp(nil)
+	}
+}
+
 // noteMoved asks for a new table when the addresses of a remote that is part of
 // circuits have changed.
 func (r *Remote) noteMoved() {
-	up := r.paths.AppendUp(r.upBefore[:0:0])
-	if slices.Equal(up, r.upBefore) {
+	if !r.onCircuits {
 		return
 	}
-	r.upBefore = up
-	if r.onCircuits {
-		r.engine.control.relay.dirty = true
+	c := &r.engine.control.relay
+	c.scratch = r.paths.AppendUp(c.scratch[:0])
+	if !slices.Equal(c.scratch, r.upBefore) {
+		c.dirty = true
 	}
 }
 
@@ -314,6 +323,9 @@ func (r *Remote) seek(wanted bool, now time.Time) time.Time {
 		return time.Time{}
 	}
 	book.Need(r.ID, now)
+	if r.leaveBad(now) {
+		r.seekAt = now
+	}
 	switch {
 	case r.seekAt.IsZero() && len(r.contacts) == 0 && !r.everUp:
 		r.seekAt = now.Add(directFirst)
@@ -334,6 +346,24 @@ func (r *Remote) seek(wanted bool, now time.Time) time.Time {
 	r.seekWait = min(max(2*r.seekWait, seekFirst), seekAtMost)
 	r.seekAt = now.Add(r.seekWait)
 	return r.seekAt
+}
+
+// leaveBad ends circuits on which data is lost or nothing comes back, unless they
+// are in use for want of another. It reports whether there were any.
+func (r *Remote) leaveBad(now time.Time) (left bool) {
+	c := &r.engine.control.relay
+	for key, held := range c.held {
+		if held != r {
+			continue
+		}
+		bad, dead := r.paths.Bad(virtual(key), now), r.paths.Dead(virtual(key))
+		if bad || dead {
+			r.engine.log.Info("circuit left", "peer", r.ID.String(), "loses_data", bad)
+			c.book.Avoid(key, bad, now)
+			c.wake, left = now, true
+		}
+	}
+	return left
 }
 
 // direct says that a path is in use that needs no relay, and is not in doubt.

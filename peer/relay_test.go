@@ -2,6 +2,8 @@ package peer_test
 
 import (
 	"net/netip"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -97,4 +99,118 @@ func TestRelayed(t *testing.T) {
 			t.Error("the relay received frames")
 		}
 	})
+}
+
+// chat has both ends talk, and returns a function that yields the longest gap in
+// what b received since it was last asked.
+func (w *triangle) chat(t *testing.T) (gap func() time.Duration) {
+	t.Helper()
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				send(w.a.remote(w.b), frame(300, 1))
+				send(w.b.remote(w.a), frame(300, 2))
+			case <-stop:
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() { close(stop); <-done })
+	last, seen := time.Now(), 0
+	var longest time.Duration
+	var mu sync.Mutex
+	w.b.onFrame = func() {
+		mu.Lock()
+		defer mu.Unlock()
+		seen++
+		longest = max(longest, time.Since(last))
+		last = time.Now()
+	}
+	return func() time.Duration {
+		mu.Lock()
+		defer mu.Unlock()
+		g := max(longest, time.Since(last))
+		longest, last = 0, time.Now()
+		return g
+	}
+}
+
+// via is the relay that a node sends to another by, "" if none.
+func (w *triangle) via(a, b *node) int {
+	st := a.remote(b).Status()
+	v, ok := st.Via[st.Endpoint]
+	if !ok {
+		return -1
+	}
+	for i, r := range w.relays {
+		if r.identity.Public().ID() == v.Relays[0] {
+			return i
+		}
+	}
+	return -1
+}
+
+// A relay that is killed is left for the one that stands by.
+func TestRelayKilled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTriangle(t, 2)
+		gap := w.chat(t)
+		eventually(t, 5*time.Second, "two circuits", func() bool { return len(w.a.remote(w.b).Status().Via) == 2 })
+		time.Sleep(3 * time.Second)
+		t.Logf("longest gap before: %v", gap())
+		w.relays[w.via(w.a, w.b)].host.SetAddr()
+		time.Sleep(10 * time.Second)
+		if g := gap(); g > 2*time.Second {
+			t.Errorf("outage of %v", g)
+		} else {
+			t.Logf("outage of %v", g)
+		}
+	})
+}
+
+// hostile has a relay drop what drop says of what it forwards.
+func (w *triangle) hostile(i int, drop func(d udptest.Datagram) bool) {
+	host := w.relays[i].host
+	w.net.Block(func(d udptest.Datagram) bool {
+		return d.From == host && len(d.Data) > 8 && d.Data[0] == 0xd3 && drop(d)
+	})
+}
+
+// A relay that drops data, some or all of it, and lets probes pass is left.
+func TestHostileRelay(t *testing.T) {
+	var n atomic.Uint32 // every so manyth is dropped
+	for name, drop := range map[string]func(d udptest.Datagram) bool{
+		"30 % of everything": func(udptest.Datagram) bool { return n.Add(1)%10 < 3 },
+		"30 % of the data":   func(d udptest.Datagram) bool { return d.Data[8] == 4 && n.Add(1)%10 < 3 },
+		"all data":           func(d udptest.Datagram) bool { return d.Data[8] == 4 },
+		"all but probes":     func(d udptest.Datagram) bool { return d.Data[8] != 0xd2 },
+		"large datagrams":    func(d udptest.Datagram) bool { return len(d.Data) > 200 },
+		"one way":            nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newTriangle(t, 3)
+				w.chat(t)
+				eventually(t, 5*time.Second, "two circuits", func() bool { return len(w.a.remote(w.b).Status().Via) >= 2 })
+				time.Sleep(5 * time.Second)
+				at := w.via(w.a, w.b)
+				if name == "one way" {
+					to := w.b.remote(w.relays[at]).Status().Observed
+					drop = func(d udptest.Datagram) bool { return d.Src != to && d.To == w.b.host && d.Data[8] == 4 }
+				}
+				w.hostile(at, drop)
+				took := eventually(t, 5*time.Second, "leaving the relay", func() bool { return w.via(w.a, w.b) != at })
+				t.Logf("left after %v", took)
+				time.Sleep(20 * time.Second)
+				if w.via(w.a, w.b) == at {
+					t.Error("back again")
+				}
+			})
+		})
+	}
 }

@@ -99,6 +99,8 @@ type Remote struct {
 	strange   atomic.Pointer[netip.AddrPort]
 	strangeAt atomic.Int64
 
+	arrivals atomic.Pointer[arrivals]
+
 	calls calls
 
 	txBytes, rxBytes, drops atomic.Uint64

@@ -36,9 +36,10 @@ type route struct {
 	maxPlain int // bytes of padded plaintext that do
 	mtu      int // bytes of IP packet that the path carries
 
-	sent  atomic.Int64 // Engine.stamp of the last datagram with a frame sent; 0: none
-	asked atomic.Int64 // and of the last with a control message
-	heard atomic.Int64 // and of the last authenticated one received from addr
+	out   *atomic.Uint32 // messages sent to addr
+	sent  atomic.Int64   // Engine.stamp of the last datagram with a frame sent; 0: none
+	asked atomic.Int64   // and of the last with a control message
+	heard atomic.Int64   // and of the last authenticated one received from addr
 }
 
 // batch collects sealed datagrams that lie back to back in one arena.
@@ -47,6 +48,7 @@ type batch struct {
 	runs  []udp.Packet
 	start int // of the current run in arena
 	seg   int // size of its datagrams; 0: no run is open
+	count uint32
 	route *route
 
 	key     *wireguard.Keypair // whose use was noted; nil: none yet
@@ -93,6 +95,10 @@ func (b *batch) flush() {
 		} else {
 			_ = b.route.conn.Send(b.runs)
 		}
+	}
+	if b.count > 0 {
+		b.route.out.Add(b.count)
+		b.count = 0
 	}
 	clear(b.runs)
 	b.arena, b.runs, b.start, b.route, b.key = b.arena[:0], b.runs[:0], 0, nil, nil
@@ -215,6 +221,7 @@ func (r *Remote) seal(key *wireguard.Keypair, to *route, h inner.Header, head, t
 		return false
 	}
 	b.arena = sealed
+	b.count++
 	b.added(len(sealed) - start)
 	if control := h.Kind == inner.KindControl; b.key != key || b.control != control {
 		b.key, b.control = key, control

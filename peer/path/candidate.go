@@ -34,6 +34,7 @@ type candidate struct {
 	rtt     rtt
 	history history
 	mtu     mtuSearch
+	loss    dataLoss
 
 	pinged time.Time // last small ping
 	burst  int       // of the first quick pings to an unverified address, those sent
@@ -55,7 +56,8 @@ type signs struct {
 type sentPing struct {
 	transaction [12]byte
 	at          time.Time
-	mtu         int // IP packet size that it tests; 0: none
+	mtu         int    // IP packet size that it tests; 0: none
+	sent        uint32 // messages with data sent on the path before it
 	lost        bool
 }
 

@@ -5,6 +5,7 @@ import "time"
 const (
 	suspicion    = 500 * time.Millisecond  // of silence after data or a ping
 	deaf         = time.Second             // without a pong, although data comes
+	swift        = 800 * time.Millisecond  // the same for a way when another stands by
 	silence      = 1500 * time.Millisecond // after which the active path yields to one that answers
 	deafness     = 2500 * time.Millisecond // the same for pongs alone
 	hopeless     = 10 * time.Second        // after which it is given up although there is no other
@@ -63,6 +64,7 @@ func (t *Table) choose(c *candidate, now time.Time) {
 		t.worse = now
 	}
 	t.class = c.class
+	c.loss.restart()
 	t.active, t.switched = c, now
 }
 
@@ -86,14 +88,21 @@ func (t *Table) heir(now time.Time) *candidate {
 		if !c.up || c == a || !c.pong.After(a.pong) {
 			continue
 		}
-		if !moved(c, a) && !a.silent(now, a.rtt.smoothed) {
+		if !moved(c, a) && !a.silent(now, a.rtt.smoothed) && !standsBy(c, a, now) {
 			continue
 		}
-		if best == nil || c.before(best) {
+		if best == nil || c.before(best, now) {
 			best = c
 		}
 	}
 	return best
+}
+
+// standsBy says that another way of the same kind has answered since the active
+// one fell silent: there is little to lose by taking it.
+func standsBy(c, active *candidate, now time.Time) bool {
+	return c.held && active.held && c.class <= active.class &&
+		active.lost > 1 && since(active.waiting, now) >= max(swift, 3*active.rtt.smoothed)
 }
 
 // moved says that it looks as if the remote, or we, had moved from the active
@@ -110,7 +119,7 @@ func moved(to, active *candidate) bool {
 // fastest is the best of what is up and fresh.
 func (t *Table) fastest(now time.Time) (best *candidate) {
 	for _, c := range t.candidates {
-		if c.up && c.verified(now) && (best == nil || c.before(best)) {
+		if c.up && c.verified(now) && (best == nil || c.before(best, now)) {
 			best = c
 		}
 	}
@@ -122,6 +131,12 @@ func (t *Table) better(now time.Time) *candidate {
 	a := t.active
 	c := t.fastest(now)
 	if c == nil || c == a || c.rtt.samples < enough || c.lost > 0 {
+		return nil
+	}
+	switch bad := a.bad(now); {
+	case bad && !c.bad(now):
+		return c
+	case !bad && c.bad(now):
 		return nil
 	}
 	if c.class < a.class && now.Sub(t.worse) >= betweenMoves {

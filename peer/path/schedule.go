@@ -14,6 +14,7 @@ const (
 	recovering  = 5 * time.Second        // after its last pong an address that fell silent is pinged so, later each second
 	slow        = time.Second
 	busyPing    = 2 * time.Second  // on the active path while data flows
+	busyHeld    = time.Second      // the same where others carry for us
 	quietPing   = 20 * time.Second // and while none does
 	standbyPing = 15 * time.Second // on other paths that are up
 	keepMapping = 25 * time.Second // on the active path while nobody wants it; RFC 4787 allows NATs 2 min, many take 30 s
@@ -80,6 +81,10 @@ func (t *Table) due(c *candidate, now time.Time) (at time.Time, ok bool) {
 
 func (t *Table) dueUp(c *candidate, now time.Time) time.Time {
 	switch {
+	case c == t.active && t.busy(now) && (c.lostPongs > 0 || c.loss.high > 0):
+		return c.pinged.Add(quick)
+	case c.held && c == t.active && t.busy(now):
+		return c.pinged.Add(busyHeld)
 	case c.poked || c.suspect(now) || t.alarmed || c.rtt.samples < enough || c.mtu.wantsSmall():
 		return c.pinged.Add(quick)
 	case c != t.active:
@@ -128,7 +133,7 @@ func (t *Table) busy(now time.Time) bool {
 
 // ping sends one; a size of 0 is a small one.
 func (t *Table) ping(c *candidate, mtu int, now time.Time) {
-	p := sentPing{at: now, mtu: mtu}
+	p := sentPing{at: now, mtu: mtu, sent: c.loss.out}
 	if _, err := io.ReadFull(t.cfg.Rand, p.transaction[:]); err != nil {
 		return // no randomness, no probe
 	}

@@ -132,7 +132,7 @@ func (h *host) act(do func()) {
 			r.act(func() { r.table.Learn(from, w.now) })
 			r.sendFrom(to, from, 85, func(o *host, from, _ netip.AddrPort) {
 				o.pongs[from] = w.now
-				o.act(func() { o.table.Pong(from, txid, w.now) })
+				o.act(func() { o.table.Pong(from, txid, 0, w.now) })
 			})
 		})
 	}

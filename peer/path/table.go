@@ -33,7 +33,7 @@ type Ping struct {
 type PathState struct {
 	Addr      netip.AddrPort
 	RTT       time.Duration // smoothed; 0 until measured
-	Loss      float64       // of the last 16 probes, 0 to 1
+	Loss      float64       // of the last 16 probes or of data lately, 0 to 1
 	Up        bool          // confirmed and not silent
 	Active    bool          // the one that Best returns
 	MTU       int           // IP packets known to pass
@@ -141,9 +141,10 @@ func (t *Table) Want(on bool, now time.Time) {
 	t.wanted = on
 }
 
-// Pong says that the remote answered transaction, from addr. It reports whether
-// that answers a ping of ours; if not, it is late, repeated or replayed.
-func (t *Table) Pong(addr netip.AddrPort, transaction [12]byte, now time.Time) (fresh bool) {
+// Pong says that the remote answered transaction, from addr, and that it had
+// received so many messages with data from us there. It reports whether that
+// answers a ping of ours; if not, it is late, repeated or replayed.
+func (t *Table) Pong(addr netip.AddrPort, transaction [12]byte, received uint32, now time.Time) (fresh bool) {
 	c, i := t.pinged(transaction)
 	if c == nil {
 		return false
@@ -155,6 +156,9 @@ func (t *Table) Pong(addr netip.AddrPort, transaction [12]byte, now time.Time) (
 	ping := c.pings[i]
 	c.pings = slices.Delete(c.pings, i, i+1)
 	c.answered(ping, now)
+	if c == t.active {
+		c.loss.pong(ping.sent, received, c.mostLoss(), ping.at, now)
+	}
 	if t.active == nil {
 		t.choose(c, now)
 	}
@@ -206,6 +210,13 @@ func (t *Table) Sent(now time.Time) {
 	t.sent = now
 	if c := t.active; c != nil && now.After(c.heard) && c.waiting.IsZero() {
 		c.waiting = now
+	}
+}
+
+// Count says how many messages with data have been sent to an address so far.
+func (t *Table) Count(addr netip.AddrPort, sent uint32) {
+	if c := t.find(addr); c != nil {
+		c.loss.out = sent
 	}
 }
 
@@ -261,7 +272,7 @@ func (t *Table) Snapshot() []PathState {
 			continue
 		}
 		states = append(states, PathState{
-			Addr: c.addr, RTT: c.rtt.smoothed, Loss: c.history.loss(), Up: c.up,
+			Addr: c.addr, RTT: c.rtt.smoothed, Loss: max(c.history.loss(), c.loss.rate), Up: c.up,
 			Active: c == t.active, MTU: c.mtu.size(), LastHeard: c.heard,
 		})
 	}

@@ -16,7 +16,7 @@ func confirm(t *testing.T, table *Table, to string, now time.Time, rtt time.Dura
 	pings, _ := table.Tick(now)
 	for _, p := range pings {
 		if p.Addr == addr(to) {
-			table.Pong(p.Addr, p.Transaction, now.Add(rtt))
+			table.Pong(p.Addr, p.Transaction, 0, now.Add(rtt))
 			return
 		}
 	}
@@ -129,22 +129,22 @@ func TestPongs(t *testing.T) {
 	pings, _ := table.Tick(begin())
 	good := pings[0]
 	at := begin().Add(10 * time.Millisecond)
-	table.Pong(good.Addr, [12]byte{1}, at)
+	table.Pong(good.Addr, [12]byte{1}, 0, at)
 	if table.Confirmed() {
 		t.Error("confirmed by another transaction")
 	}
-	table.Pong(addr(b2), good.Transaction, at)
+	table.Pong(addr(b2), good.Transaction, 0, at)
 	if table.Confirmed() {
 		t.Error("confirmed by a pong from elsewhere")
 	}
 	if pings, _ = table.Tick(at); !slices.Equal(addresses(pings), list(b2)) {
 		t.Errorf("pings %v, want one to where the pong came from", pings)
 	}
-	table.Pong(addr("[::ffff:198.51.100.1]:1"), good.Transaction, at)
+	table.Pong(addr("[::ffff:198.51.100.1]:1"), good.Transaction, 0, at)
 	if best, ok := table.Best(); !ok || best != addr(b1) {
 		t.Errorf("best %v, %v", best, ok)
 	}
-	table.Pong(good.Addr, good.Transaction, at.Add(time.Second))
+	table.Pong(good.Addr, good.Transaction, 0, at.Add(time.Second))
 	if got := table.Snapshot()[0].RTT; got != 10*time.Millisecond {
 		t.Errorf("a pong counts twice: rtt %v", got)
 	}
@@ -161,7 +161,7 @@ func TestLateAndVeryLatePongs(t *testing.T) {
 		first := pings[0]
 		at := begin().Add(tt.after)
 		table.Tick(at)
-		if table.Pong(first.Addr, first.Transaction, at); table.Confirmed() != tt.want {
+		if table.Pong(first.Addr, first.Transaction, 0, at); table.Confirmed() != tt.want {
 			t.Errorf("after %v: confirmed %v", tt.after, !tt.want)
 		}
 	}
@@ -202,9 +202,9 @@ func TestSnapshot(t *testing.T) {
 	for _, p := range pings {
 		switch p.Addr {
 		case addr(b1):
-			table.Pong(p.Addr, p.Transaction, begin().Add(10*time.Millisecond))
+			table.Pong(p.Addr, p.Transaction, 0, begin().Add(10*time.Millisecond))
 		case addr(b6):
-			table.Pong(p.Addr, p.Transaction, begin().Add(5*time.Millisecond))
+			table.Pong(p.Addr, p.Transaction, 0, begin().Add(5*time.Millisecond))
 		}
 	}
 	states := table.Snapshot()

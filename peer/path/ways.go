@@ -74,6 +74,18 @@ func (t *Table) Pinged(host netip.Addr) bool {
 	return false
 }
 
+// Bad reports whether data is lost on a path that is not in use for it.
+func (t *Table) Bad(addr netip.AddrPort, now time.Time) bool {
+	c := t.find(addr)
+	return c != nil && c != t.active && c.bad(now)
+}
+
+// Dead reports whether nothing comes back on a path that is not in use for it.
+func (t *Table) Dead(addr netip.AddrPort) bool {
+	c := t.find(addr)
+	return c != nil && c != t.active && !c.up && c.lostPongs >= lostForDeath
+}
+
 // AppendUp appends the addresses that are up, the active one first.
 func (t *Table) AppendUp(list []netip.AddrPort) []netip.AddrPort {
 	if t.active != nil {
@@ -102,8 +114,12 @@ func (t *Table) assumed() (best *candidate) {
 // without it yields to the first that answers.
 func (c *candidate) tried() bool { return !c.heard.IsZero() }
 
-// before says that a path is the better one: of a better class, or faster.
-func (c *candidate) before(o *candidate) bool {
+// before says that a path is the better one: it does not lose data, is of a better
+// class, or faster.
+func (c *candidate) before(o *candidate, now time.Time) bool {
+	if bad := c.bad(now); bad != o.bad(now) {
+		return !bad
+	}
 	if c.class != o.class {
 		return c.class < o.class
 	}

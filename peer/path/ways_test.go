@@ -16,7 +16,7 @@ func drive(table *Table, from time.Time, d time.Duration, rtts map[string]time.D
 		pings, wake := table.Tick(now)
 		for _, p := range pings {
 			if rtt, ok := rtts[p.Addr.String()]; ok {
-				table.Pong(p.Addr, p.Transaction, now.Add(rtt))
+				table.Pong(p.Addr, p.Transaction, 0, now.Add(rtt))
 			}
 		}
 		if wake.IsZero() || wake.After(end) {

@@ -25,7 +25,7 @@ const (
 	nonceAt   = 12
 	sealedAt  = 36
 	sealTag   = 16
-	messageSz = 33
+	messageSz = 37
 
 	// MinSize is the size of a probe without padding. Pings and pongs have the
 	// same, so that the pong to an unpadded ping is not larger.
@@ -45,6 +45,7 @@ type Message struct {
 	Flags       uint8 // passed on as they are; PROTOCOL.md has their meaning
 	Transaction [12]byte
 	Observed    netip.AddrPort // in a pong: where the ping came from; may be the zero value
+	Received    uint32         // in a pong: transport messages received from there so far, modulo 2^32
 }
 
 // Tag is the tag of a datagram that has the form of a probe.
@@ -77,7 +78,8 @@ func appendMessage(dst []byte, m Message) []byte {
 	}
 	dst = append(dst, family)
 	dst = binary.BigEndian.AppendUint16(dst, port)
-	return append(dst, address[:]...)
+	dst = append(dst, address[:]...)
+	return binary.BigEndian.AppendUint32(dst, m.Received)
 }
 
 // parseMessage is the inverse of appendMessage; what follows is padding.
@@ -91,7 +93,8 @@ func parseMessage(b []byte) (m Message, err error) {
 	}
 	m.Transaction = [12]byte(b[2:14])
 	port := binary.BigEndian.Uint16(b[15:])
-	address := b[17:messageSz]
+	address := b[17:33]
+	m.Received = binary.BigEndian.Uint32(b[33:])
 	switch b[14] {
 	case 0:
 		if port != 0 || [16]byte(address) != ([16]byte{}) {

@@ -53,16 +53,16 @@ func TestMessageExactBytes(t *testing.T) {
 		m    Message
 		want string
 	}{
-		{"ping", Message{Kind: Ping, Transaction: transaction()}, "0100" + txid + "000000" + zeros},
+		{"ping", Message{Kind: Ping, Transaction: transaction()}, "0100" + txid + "000000" + zeros + "00000000"},
 		{
 			"pong to IPv4",
-			Message{Kind: Pong, Flags: 5, Transaction: transaction(), Observed: netip.MustParseAddrPort("198.18.0.1:51830")},
-			"0205" + txid + "04ca76" + "c6120001" + zeros[:24],
+			Message{Kind: Pong, Flags: 5, Transaction: transaction(), Observed: netip.MustParseAddrPort("198.18.0.1:51830"), Received: 0x01020304},
+			"0205" + txid + "04ca76" + "c6120001" + zeros[:24] + "01020304",
 		},
 		{
 			"pong to IPv6",
 			Message{Kind: Pong, Transaction: transaction(), Observed: netip.MustParseAddrPort("[2001:db8::1]:1")},
-			"0200" + txid + "060001" + "20010db8000000000000000000000001",
+			"0200" + txid + "060001" + "20010db8000000000000000000000001" + "00000000",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -133,7 +133,7 @@ func TestDatagramHeader(t *testing.T) {
 	if want := append([]byte{0xd2, 1, 0, 0}, tag[:]...); !bytes.Equal(b[:12], want) {
 		t.Errorf("header %x, want %x", b[:12], want)
 	}
-	if len(b) != MinSize || MinSize != 85 {
+	if len(b) != MinSize || MinSize != 89 {
 		t.Errorf("%d bytes", len(b))
 	}
 	if got, ok := Tag(b); !ok || got != tag {

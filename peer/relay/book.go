@@ -20,6 +20,8 @@ const (
 	// again, doubled for each failure in a row up to forgiveAtMost.
 	forgiveAfter  = 2 * time.Second
 	forgiveAtMost = time.Minute
+	// avoidFor is how long one is not asked again that lost data.
+	avoidFor = 5 * time.Minute
 	// goodFor is how long a circuit has to have been there for that to begin anew.
 	goodFor = 30 * time.Second
 )
@@ -94,6 +96,16 @@ func (b *Book) Failed(through, other keys.NodeID, now time.Time) bool {
 	return now.Before(b.failed[pair{through, other}].until)
 }
 
+// asked finds the circuit through a relay that we asked for.
+func (b *Book) asked(through, other keys.NodeID) *entry {
+	for _, e := range b.ways {
+		if e.Asked && e.Relay == through && e.Other == other {
+			return e
+		}
+	}
+	return nil
+}
+
 func (b *Book) has(through, other keys.NodeID) bool {
 	return slices.ContainsFunc(b.ways, func(e *entry) bool { return e.Relay == through && e.Other == other })
 }
@@ -108,12 +120,17 @@ func (b *Book) Need(other keys.NodeID, now time.Time) {
 	}
 }
 
-// Avoid ends what a relay carries to another member because it carries badly. It
-// is not asked again for a while.
-func (b *Book) Avoid(key uint64, now time.Time) {
+// Avoid ends a circuit over which nothing comes, and its relay is not asked again
+// for a while; a long while when it is bad: it lost data on purpose, or for want of
+// capacity.
+func (b *Book) Avoid(key uint64, bad bool, now time.Time) {
 	for _, e := range b.ways {
 		if e.Key == key {
 			b.fail(e, now)
+			if f := b.failed[pair{e.Relay, e.Other}]; bad {
+				f.until = now.Add(avoidFor)
+				b.failed[pair{e.Relay, e.Other}] = f
+			}
 			b.remove(e, Ended, true)
 			return
 		}
@@ -193,6 +210,13 @@ func (b *Book) offered(from keys.NodeID, m message, now time.Time) {
 	if m.other == b.cfg.Self || m.other == from || !b.fits(from, m.other, m.chain) {
 		b.send(from, message{kind: kindEnd, ticket: m.ticket, reason: TooFar})
 		return
+	}
+	if own := b.asked(from, m.other); own != nil { // both have asked: one circuit is enough, that of the lower id
+		if b.cfg.Self.Compare(m.other) < 0 {
+			b.send(from, message{kind: kindEnd, ticket: m.ticket, reason: Ended})
+			return
+		}
+		b.remove(own, Ended, true)
 	}
 	e := b.byTicket(from, m.ticket)
 	if e == nil {

@@ -52,6 +52,9 @@ func (h Header) ID() uint32 { return uint32(h) }
 // Put writes the header over the first bytes of b.
 func (h Header) Put(b []byte) { binary.BigEndian.PutUint64(b, uint64(h)) }
 
+// Is reports whether a datagram of at least one byte is on a circuit.
+func Is(datagram []byte) bool { return datagram[0] == frameKind }
+
 // Is reports whether b begins with this header and has something inside.
 func (h Header) Is(b []byte) bool {
 	return len(b) > HeaderLen && binary.BigEndian.Uint64(b) == uint64(h)
