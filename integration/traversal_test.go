@@ -307,3 +307,78 @@ func TestNAT64(t *testing.T) {
 		}
 	}
 }
+
+// netcheck is what tests read of `meshd netcheck --json`.
+type netcheck struct {
+	UDP, Node bool
+	Asked     int
+	NAT64     []netip.Prefix
+	Families  []struct {
+		Family, Address, Mapping, Filtering, Hairpin string
+		UDP                                          bool
+		Reflexive                                    []netip.AddrPort
+		PathMTU                                      int `json:"path_mtu"`
+	}
+	Routers []struct {
+		Addr, Family, Used, Mapped string
+		Protocols                  []string
+		DoubleNAT                  bool `json:"double_nat"`
+	}
+}
+
+// TestNetcheck measures NATs of every kind, from nodes with the help of members and without a node. What they are is what
+// the lab's own tests have found by plain sockets.
+func TestNetcheck(t *testing.T) {
+	w := newWorld(t)
+	home := w.found(w.net.Host("home", lab.HostConfig{}))
+	invite := w.invite(home, "--uses", "20")
+	friend := w.join(w.net.Host("friend", lab.HostConfig{}), invite)
+	const eim, apdm, adf, apdf = "endpoint-independent", "address-and-port-dependent", "address-dependent", "address-and-port-dependent"
+	tests := []struct {
+		name                        string
+		cfg                         lab.SiteConfig
+		mapping, filtering, hairpin string
+		mtu                         int
+	}{
+		{"public", lab.SiteConfig{NAT: lab.None, V4: true}, "none", eim, "not-needed", 1500},
+		{"fullcone", lab.SiteConfig{NAT: lab.FullCone, V4: true}, eim, eim, "no", 1500},
+		{"restricted", lab.SiteConfig{NAT: lab.AddressRestricted, V4: true}, eim, adf, "no", 1500},
+		{"home", lab.SiteConfig{NAT: lab.Home, V4: true, Link: lab.Link{MTU: 1492}}, eim, apdf, "no", 1492},
+		{"symmetric", lab.SiteConfig{NAT: lab.Symmetric, V4: true}, apdm, apdf, "unknown", 1500},
+		{"carrier", lab.SiteConfig{NAT: lab.CGNAT, V4: true}, eim, apdf, "no", 1500},
+	}
+	nodes := make([]*lab.Node, len(tests))
+	for i, test := range tests {
+		site := w.net.Site(test.name, test.cfg)
+		nodes[i] = w.join(site.Host("h-"+test.name), invite, "--no-portmap")
+	}
+	w.all(nodes, func(n *lab.Node) error {
+		for _, peer := range []string{"home", "friend"} {
+			if _, err := n.Run(w.within(30*time.Second), "wait", "--direct", peer, "--timeout", "20s"); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for i, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			w := w.under(t)
+			var r netcheck
+			w.must(nodes[i].JSON(w.within(30*time.Second), &r, "netcheck"))
+			if !r.UDP || !r.Node || len(r.Families) != 2 || r.Families[0].Family != "ipv4" {
+				t.Fatalf("%+v", r)
+			}
+			f := r.Families[0]
+			if f.Mapping != test.mapping || f.Filtering != test.filtering || f.Hairpin != test.hairpin || f.PathMTU != test.mtu {
+				t.Errorf("%+v\nwant mapping %s, filtering %s, hairpin %s, MTU %d", f, test.mapping, test.filtering, test.hairpin, test.mtu)
+			}
+			bare := lab.NewNode(nodes[i].Host, w.bin, filepath.Join(w.TempDir(), "none"))
+			r = netcheck{}
+			w.must(bare.JSON(w.within(30*time.Second), &r, "netcheck", home.Host.Addr4().String(), friend.Host.Addr4().String()))
+			if f := r.Families[0]; r.Node || f.Mapping != test.mapping || f.Filtering != "unknown" || f.PathMTU != test.mtu {
+				t.Errorf("without a node: %+v", r)
+			}
+		})
+	}
+}

@@ -100,6 +100,7 @@ type state struct {
 	pending    map[keys.NodeID]*pendingJoiner
 	segment    *segment
 	self       endpoints
+	elsewhere  elsewhere
 	schedule   schedule
 	lastGood   map[keys.NodeID]netip.AddrPort // from the cache: where it was reached
 	refused    map[keys.NodeID]string         // chains of members whom the engine does not take, as last told
@@ -305,6 +306,8 @@ func (n *Node) handleControl(from *peer.Remote, kind byte, body []byte) {
 		n.handleRecords(from, body)
 	case kindJoin:
 		n.handleJoin(from, body)
+	case kindElsewhere:
+		n.handleElsewhere(from, body)
 	case kindGoodbye:
 		n.handleGoodbye(from)
 	}

@@ -241,6 +241,11 @@ func (n *Node) gather(now time.Time) {
 		return
 	}
 	s.self.gathered = list
+	var local []netip.AddrPort
+	for _, c := range list {
+		local = append(local, c.Addr)
+	}
+	s.self.stun.SetLocal(local)
 }
 
 // candidates are all the ways to reach this node, best first: advertised by

@@ -50,8 +50,14 @@ func mapping(answers []observation, local []netip.AddrPort) Mapping {
 	if !near {
 		answers = public
 	}
+	// A server that sees a private address where others see a public one is behind
+	// a router that hides where packets come from, and says nothing of us.
+	hidden := slices.ContainsFunc(answers, func(o observation) bool { return Global(o.mapped.Addr()) })
 	var translated []observation
 	for _, o := range answers {
+		if hidden && private(o.mapped.Addr()) {
+			continue
+		}
 		if !slices.Contains(local, o.mapped) {
 			translated = append(translated, o)
 		}

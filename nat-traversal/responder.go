@@ -15,6 +15,9 @@ const (
 	totalRate   = 200 // answers a second in all
 	totalBurst  = 200
 	sources     = 1024 // buckets
+
+	recentAnswers = 64 // of which it is known for recentFor whom they went to
+	recentFor     = 10 * time.Second
 )
 
 // Responder answers STUN requests at a limited rate. It may be used by several
@@ -28,6 +31,15 @@ type Responder struct {
 	mu      sync.Mutex
 	total   bucket
 	sources [sources]bucket
+	recent  [recentAnswers]exchange // the last answers, as a ring
+	next    int
+}
+
+// exchange is a request that was answered.
+type exchange struct {
+	txid TxID
+	from netip.AddrPort
+	at   time.Time
 }
 
 // NewResponder makes one with full buckets.
@@ -39,7 +51,24 @@ func (r *Responder) Answer(now time.Time, req []byte, from netip.AddrPort) (answ
 	if !ok || !r.allow(now, from.Addr()) {
 		return nil, false
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.recent[r.next] = exchange{TxID(req[8:20]), from, now}
+	r.next = (r.next + 1) % recentAnswers
 	return answer, true
+}
+
+// Answered reports whether a request with this id was answered within the last 10
+// seconds, to that address: who knows the id is who asked.
+func (r *Responder) Answered(now time.Time, txid TxID, to netip.AddrPort) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.recent {
+		if e.txid == txid && e.from == to && !e.at.IsZero() && now.Sub(e.at) < recentFor {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *Responder) allow(now time.Time, from netip.Addr) bool {

@@ -28,7 +28,7 @@ const (
 	paddingSize     = requestSize - answerOverhead - attributeHeader
 	answerOverhead  = 20 + fingerprintSize // of every message
 
-	maxMessage = 1280 // a longer one is not about us
+	maxMessage = 1500 // what an Ethernet carries; a longer one is not about us
 )
 
 // ErrNotAnswer is for a datagram that is no answer to the request in question.

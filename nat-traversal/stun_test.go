@@ -89,7 +89,7 @@ func TestNoAnswer(t *testing.T) {
 		{"an answer", build(t, stun.BindingSuccess, filler(28)), v4, false},
 		{"an indication", build(t, stun.NewType(stun.MethodBinding, stun.ClassIndication), filler(28)), v4, false},
 		{"TURN", build(t, stun.NewType(stun.MethodAllocate, stun.ClassRequest), filler(28)), v4, false},
-		{"too long", build(t, stun.BindingRequest, filler(1400)), v4, false},
+		{"too long", build(t, stun.BindingRequest, filler(1480)), v4, false},
 		{"cut", Request(testID)[:48], v4, false},
 		{"one more byte", append(Request(testID), 0), v4, false},
 		{"nothing", nil, v4, false},

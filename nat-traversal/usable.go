@@ -36,6 +36,9 @@ func v4Compatible(a netip.Addr) bool {
 // UsableEndpoint is Usable with a port.
 func UsableEndpoint(ap netip.AddrPort) bool { return ap.Port() != 0 && Usable(ap.Addr()) }
 
+// Global reports the usable addresses that are of the public internet.
+func Global(a netip.Addr) bool { return Usable(a) && !private(a) }
+
 // private reports the addresses that are not of the public internet: RFC 1918,
 // RFC 4193, shared (CGNAT, RFC 6598) and link-local.
 func private(a netip.Addr) bool {

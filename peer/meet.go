@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"meshd/nat-traversal"
 	"meshd/peer/hello"
 	"meshd/peer/udp"
 	"meshd/peer/way"
@@ -158,6 +159,12 @@ func (e *Engine) handleSTUN(d *datagram, now time.Time) {
 	}
 	msg, from := append([]byte(nil), d.bytes()...), d.from
 	e.control.later = append(e.control.later, func() { e.observer.STUN(from, msg) })
+}
+
+// AnsweredSTUN reports whether a STUN request with this id was answered lately, to
+// that address: who knows the id is there.
+func (e *Engine) AnsweredSTUN(txid traversal.TxID, to netip.AddrPort) bool {
+	return e.control.stun.Answered(e.now(), txid, to)
 }
 
 // greet asks by a hello whether the other side knows us, when it has left our

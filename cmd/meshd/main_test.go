@@ -114,6 +114,11 @@ func (f *fakeNode) CleanUp(stateDir string) error {
 	return err
 }
 
+// Netcheck finds a network without UDP.
+func (f *fakeNode) Netcheck(_ context.Context, _ string, servers []string) (*api.Netcheck, error) {
+	return &api.Netcheck{Asked: len(servers)}, nil
+}
+
 func testNow() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }
 
 // result is what a command has done.

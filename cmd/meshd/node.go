@@ -28,6 +28,8 @@ type node interface {
 	Run(ctx context.Context, c nodeConfig) error
 	// CleanUp removes what a node that was killed has left on this host.
 	CleanUp(stateDir string) error
+	// Netcheck measures the network without a node.
+	Netcheck(ctx context.Context, stateDir string, servers []string) (*api.Netcheck, error)
 }
 
 // nodeConfig is what up tells the node.
@@ -80,6 +82,11 @@ func (realNode) Run(ctx context.Context, c nodeConfig) error {
 
 // CleanUp removes what a killed node has left.
 func (realNode) CleanUp(stateDir string) error { return mesh.CleanUp(stateDir) }
+
+// Netcheck measures the network in front of this host.
+func (realNode) Netcheck(ctx context.Context, stateDir string, servers []string) (*api.Netcheck, error) {
+	return mesh.Netcheck(ctx, stateDir, servers)
+}
 
 // isInvite tells an invite from a host.
 func isInvite(s string) bool { return keys.IsInvite(s) }

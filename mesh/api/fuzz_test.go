@@ -16,6 +16,13 @@ func (nothing) Status(context.Context) (*Status, error)     { return &Status{}, 
 func (nothing) Hosts(context.Context) ([]Host, error)       { return nil, nil }
 func (nothing) Requests(context.Context) ([]Request, error) { return nil, nil }
 func (nothing) Down(context.Context) error                  { return nil }
+func (n nothing) Netcheck(_ context.Context, servers []string) (*Netcheck, error) {
+	if len(servers) > maxServers {
+		n.t.Errorf("%d servers", len(servers))
+	}
+	return &Netcheck{}, nil
+}
+
 func (n nothing) Ping(_ context.Context, name string, count int, _ func(PingReply)) error {
 	if CheckName(name) != nil || count < 0 {
 		n.t.Errorf("ping %q %d came through", name, count)

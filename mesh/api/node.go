@@ -31,6 +31,9 @@ type Node interface {
 	Wait(ctx context.Context, w WaitSpec) error
 	// Share says what is relayed, after it has changed what is not nil.
 	Share(ctx context.Context, change ShareChange) (*Share, error)
+	// Netcheck measures what the network in front of this host does, with the help of members and of these servers
+	// (HOST:PORT). It takes some seconds.
+	Netcheck(ctx context.Context, servers []string) (*Netcheck, error)
 	// Down starts the clean end and returns. The daemon removes its socket last, so that its absence says that
 	// nothing is left.
 	Down(ctx context.Context) error

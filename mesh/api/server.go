@@ -41,6 +41,7 @@ func NewServer(node Node, log *slog.Logger) http.Handler {
 	mux.Handle("GET /v1/hosts", s.guard(mayRead, s.hosts))
 	mux.Handle("GET /v1/requests", s.guard(mayRead, s.requests))
 	mux.Handle("POST /v1/ping", s.guard(mayRead, s.ping))
+	mux.Handle("POST /v1/netcheck", s.guard(mayRead, s.netcheck))
 	mux.Handle("POST /v1/wait", s.guard(mayRead, s.wait))
 	mux.Handle("POST /v1/invite", s.guard(mayChange, s.invite))
 	mux.Handle("POST /v1/approve", s.guard(mayChange, s.approve))

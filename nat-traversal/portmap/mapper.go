@@ -279,3 +279,27 @@ func (m *Mapper) listen(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Survey asks the routers in front of this host which protocols they speak, and
+// opens nothing.
+func Survey(ctx context.Context, mark uint32) []State {
+	cfg := Config{Mark: mark, Logger: slog.New(slog.DiscardHandler)}
+	list := make([]State, 2)
+	var group sync.WaitGroup
+	for i := range list {
+		r, ok := defaultRoute(i == 1, mark)
+		if !ok {
+			continue
+		}
+		group.Go(func() {
+			list[i].Route = r
+			for p, found := range probeAll(ctx, cfg, r) {
+				if found {
+					list[i].Found = append(list[i].Found, Protocol(p))
+				}
+			}
+		})
+	}
+	group.Wait()
+	return list
+}

@@ -4,6 +4,7 @@ package apitest
 import (
 	"context"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,6 +18,7 @@ type Node struct {
 	RequestsAnswer []api.Request
 	InviteAnswer   string
 	ShareAnswer    api.Share
+	NetcheckAnswer api.Netcheck
 	// Replies is how many of the pings are answered; the rest is lost.
 	Replies int
 	// Err, if set, is the answer to everything.
@@ -52,6 +54,15 @@ func (n *Node) Status(context.Context) (*api.Status, error) {
 	s := n.StatusAnswer
 	s.Peers = append([]api.Peer(nil), s.Peers...)
 	return &s, nil
+}
+
+// Netcheck answers with NetcheckAnswer.
+func (n *Node) Netcheck(_ context.Context, servers []string) (*api.Netcheck, error) {
+	if err := n.note(strings.TrimSpace("netcheck " + strings.Join(servers, " "))); err != nil {
+		return nil, err
+	}
+	report := n.NetcheckAnswer
+	return &report, nil
 }
 
 // Hosts answers with HostsAnswer.
