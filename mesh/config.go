@@ -9,6 +9,7 @@ import (
 	"meshd/l2"
 	"meshd/mesh/api"
 	"meshd/nat-traversal"
+	"meshd/peer/stream"
 	"meshd/peer/udp"
 )
 
@@ -25,12 +26,15 @@ const DefaultMTU = 1500
 type Config struct {
 	StateDir   string
 	SocketPath string
-	Version    string         // shown in status and in records
-	Name       string         // as wanted in the network
-	Join       []string       // entry points: HOST[:PORT] or an invite
-	Resume     bool           // never found a network
-	Listen     netip.AddrPort // zero address: all; port 0: any
-	Advertise  []string       // HOST:PORT at which others reach us
+	Version    string          // shown in status and in records
+	Name       string          // as wanted in the network
+	Join       []string        // entry points: HOST[:PORT], ssh://[USER@]HOST[:PORT] or an invite
+	Resume     bool            // never found a network
+	Listen     netip.AddrPort  // zero address: all; port 0: any
+	ListenTLS  netip.AddrPort  // where streams over TLS are taken; invalid: nowhere
+	Proxy      stream.ProxyFor // which proxies streams over TLS go through; nil: the environment's
+	Terminal   bool            // ssh may ask the user
+	Advertise  []string        // HOST:PORT at which others reach us
 	TAP        string
 	NoTAP      bool
 	NoUAPI     bool            // do not offer WireGuard's userspace API

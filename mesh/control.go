@@ -11,6 +11,7 @@ import (
 	"meshd/keys"
 	"meshd/l2"
 	"meshd/mesh/directory"
+	"meshd/mesh/record"
 	"meshd/nat-traversal"
 	"meshd/peer"
 	"meshd/peer/way"
@@ -72,10 +73,13 @@ func (n *Node) pause() time.Duration {
 	if n.state.joining != nil {
 		return joinTick
 	}
-	if due := n.state.schedule.cache; !due.IsZero() {
-		return min(max(time.Until(due), joinTick), tick)
+	pause := tick
+	for _, due := range []time.Time{n.state.schedule.cache, n.state.schedule.streams} {
+		if !due.IsZero() {
+			pause = min(max(time.Until(due), joinTick), pause)
+		}
 	}
-	return tick
+	return pause
 }
 
 // hostChanged acts on new addresses, routes or links of this host.
@@ -97,6 +101,7 @@ func (n *Node) hostChanged() {
 // reconcile compares what should be with what is, and acts on the difference.
 func (n *Node) reconcile(now time.Time) {
 	n.advanceJoin(now)
+	n.reconcileStreams(now)
 	s := &n.state
 	if s.dir == nil {
 		return
@@ -214,6 +219,7 @@ func (n *Node) reconcileMember(id keys.NodeID, now time.Time) {
 		m.port = s.segment.sw.Connect(d.ID.String(), m.remote, n.allowFor(d))
 		m.remote.Attach(m.port)
 	}
+	n.noteListener(d)
 	n.watchSession(d.ID, m, now)
 }
 
@@ -236,6 +242,9 @@ func (n *Node) watchSession(id keys.NodeID, m *member, now time.Time) {
 	st := m.remote.Status()
 	before := m.up
 	m.up, m.observed = st.Up, st.Observed
+	if before && !m.up {
+		m.lost = now
+	}
 	if !st.Up {
 		delete(s.up, id)
 		return
@@ -263,6 +272,7 @@ func (n *Node) dropMember(id keys.NodeID, m *member) {
 		n.state.segment.sw.Disconnect(id.String())
 	}
 	n.state.dir.Forget(id)
+	delete(n.state.listeners, id)
 	delete(n.state.members, id)
 	delete(n.state.up, id)
 	delete(n.state.lastGood, id)
@@ -275,7 +285,7 @@ func (n *Node) endpointsOf(d *directory.Member) []netip.AddrPort {
 	var list []netip.AddrPort
 	if d.Node != nil {
 		for _, e := range d.Node.Endpoints {
-			if traversal.UsableEndpoint(e.Addr) {
+			if e.Kind != record.KindTLS && traversal.UsableEndpoint(e.Addr) {
 				list = append(list, e.Addr)
 			}
 		}

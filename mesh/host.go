@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 
 	"meshd/l2"
 	"meshd/mesh/underlay"
@@ -75,4 +76,20 @@ func (machine) Resolve(ctx context.Context, host string) ([]netip.Addr, error) {
 		addrs[i] = a.Unmap()
 	}
 	return addrs, err
+}
+
+// ListenTCP implements streamHost.
+func (m machine) ListenTCP(at netip.AddrPort) (net.Listener, error) {
+	address := at.String()
+	if at.Addr().IsUnspecified() {
+		address = ":" + strconv.Itoa(int(at.Port())) // both families
+	}
+	cfg := net.ListenConfig{Control: underlay.Control(m.mark)}
+	return cfg.Listen(context.Background(), "tcp", address)
+}
+
+// DialTCP implements streamHost.
+func (m machine) DialTCP(ctx context.Context, address string) (net.Conn, error) {
+	d := net.Dialer{Control: underlay.Control(m.mark)}
+	return d.DialContext(ctx, "tcp", address)
 }

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"strconv"
 	"strings"
 	"time"
 
@@ -28,126 +26,6 @@ type joining struct {
 	result  *join.Result
 }
 
-// entryPoints is what --join comes down to.
-type entryPoints struct {
-	addrs  []netip.AddrPort
-	invite *keys.Invite
-}
-
-// joinNames are the entry points as they may be shown: never an invite.
-func joinNames(specs []string) []string {
-	shown := make([]string, len(specs))
-	for i, s := range specs {
-		shown[i] = s
-		if keys.IsInvite(s) {
-			shown[i] = "an invite"
-		}
-	}
-	return shown
-}
-
-// resolveEntries reads --join. When joining, at least one address must come of
-// it; a member goes on without.
-func (n *Node) resolveEntries(ctx context.Context, must bool) (*entryPoints, error) {
-	e := new(entryPoints)
-	var hosts []string
-	for _, spec := range n.cfg.Join {
-		if !keys.IsInvite(spec) {
-			hosts = append(hosts, spec)
-			continue
-		}
-		invite, err := keys.ParseInvite(spec, time.Now())
-		if err != nil {
-			if !must && errors.Is(err, keys.ErrExpired) {
-				continue
-			}
-			return nil, fmt.Errorf("join: invite: %w", err)
-		}
-		if e.invite != nil {
-			return nil, errors.New("join: more than one invite was given")
-		}
-		e.invite = invite
-		hosts = append(hosts, invite.Entries...)
-	}
-	var errs []error
-	for _, host := range hosts {
-		addrs, err := n.resolve(ctx, host)
-		if err != nil {
-			errs = append(errs, err)
-		}
-		e.addrs = append(e.addrs, addrs...)
-	}
-	e.addrs = n.throughNAT64(ctx, e.addrs)
-	if must && len(e.addrs) == 0 {
-		return nil, fmt.Errorf("join: %w", errors.Join(errs...))
-	}
-	for _, err := range errs {
-		n.event(Warning, err.Error())
-	}
-	return e, nil
-}
-
-// resolve looks up HOST[:PORT].
-func (n *Node) resolve(ctx context.Context, spec string) ([]netip.AddrPort, error) {
-	host, port := spec, uint16(DefaultPort)
-	if h, p, err := net.SplitHostPort(spec); err == nil {
-		number, err := strconv.ParseUint(p, 10, 16)
-		if err != nil || number == 0 {
-			return nil, fmt.Errorf("resolve %q: port %q is not between 1 and 65535", spec, p)
-		}
-		host, port = h, uint16(number)
-	}
-	host = strings.Trim(host, "[]")
-	if a, err := netip.ParseAddr(host); err == nil {
-		return []netip.AddrPort{netip.AddrPortFrom(a.Unmap(), port)}, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, joinPatience)
-	defer cancel()
-	addrs, err := n.cfg.Host.Resolve(ctx, host)
-	if err != nil {
-		return nil, fmt.Errorf("resolve %q: %w", host, err)
-	}
-	var out []netip.AddrPort
-	for _, a := range addrs {
-		out = append(out, netip.AddrPortFrom(a, port))
-	}
-	return out, nil
-}
-
-// meetFirst says hello at all addresses at once and returns who answers first,
-// and where.
-func (n *Node) meetFirst(ctx context.Context, addrs []netip.AddrPort, cfg hello.Config) (*hello.Result, netip.AddrPort, error) {
-	type outcome struct {
-		result *hello.Result
-		at     netip.AddrPort
-		err    error
-	}
-	ctx, cancel := context.WithTimeout(ctx, joinPatience)
-	defer cancel()
-	outcomes := make(chan outcome, len(addrs))
-	for _, at := range addrs {
-		go func() {
-			r, err := n.engine.Meet(ctx, at, cfg)
-			outcomes <- outcome{r, at, err}
-		}()
-	}
-	var failed error
-	for range addrs {
-		o := <-outcomes
-		if o.err == nil {
-			return o.result, o.at, nil
-		}
-		if errors.Is(o.err, context.DeadlineExceeded) {
-			o.err = hello.ErrNoAnswer
-		}
-		// A refusal says more than a silence.
-		if failed == nil || errors.Is(failed, hello.ErrNoAnswer) {
-			failed = fmt.Errorf("%v: %w", o.at, o.err)
-		}
-	}
-	return nil, netip.AddrPort{}, failed
-}
-
 // joinNetwork makes this node a member of the network behind the entry points.
 func (n *Node) joinNetwork(ctx context.Context, e *entryPoints) error {
 	cfg := hello.Config{Identity: n.identity}
@@ -159,11 +37,11 @@ func (n *Node) joinNetwork(ctx context.Context, e *entryPoints) error {
 		answer, cancel = context.WithTimeout(ctx, joinPatience)
 	}
 	defer cancel()
-	met, at, err := n.meetFirst(ctx, e.addrs, cfg)
+	met, at, err := n.meetFirst(ctx, n.waysTo(e, joinPatience), cfg)
 	if err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
-	n.event(Progress, "found network "+keys.Trust{Root: met.Root}.NetworkID().String()+" at "+at.String())
+	n.event(Progress, "found network "+keys.Trust{Root: met.Root}.NetworkID().String()+" at "+n.endpointName(at))
 	j := &joining{done: make(chan error, 1)}
 	var failed error
 	err = n.do(ctx, func() { failed = n.beginJoin(j, met, at, e.invite) })
@@ -195,20 +73,11 @@ func (n *Node) awaitAnswer(ctx context.Context, j *joining, at netip.AddrPort, c
 			return err // which says "join" itself
 		case <-again.C:
 			if !j.entry.Status().Up {
-				n.meetAgain(ctx, []netip.AddrPort{at}, cfg)
+				n.meetAgain(ctx, []entryWay{wayAt(at, meetAgain)}, cfg)
 			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-	}
-}
-
-// meetAgain says hello for a short while. Who it is, the observer hears.
-func (n *Node) meetAgain(ctx context.Context, addrs []netip.AddrPort, cfg hello.Config) {
-	ctx, cancel := context.WithTimeout(ctx, meetAgain)
-	defer cancel()
-	if _, at, err := n.meetFirst(ctx, addrs, cfg); err != nil {
-		n.log.Debug("meet an entry point again", "addr", at.String(), "err", err)
 	}
 }
 
@@ -230,6 +99,8 @@ func (n *Node) beginJoin(j *joining, met *hello.Result, at netip.AddrPort, invit
 	if err != nil {
 		return err
 	}
+	n.assignLine(at, met.Remote.ID())
+	n.reconcileStreams(time.Now())
 	j.entry.Want()
 	n.state.joining = j
 	return nil
@@ -294,7 +165,7 @@ func (n *Node) checkEntries(ctx context.Context, e *entryPoints) error {
 	if e.invite != nil && (keys.Trust{Root: e.invite.Root}).NetworkID() != n.state.membership.trust().NetworkID() {
 		return errors.New("join: the invite is of another network than this node's; use another --state for a second network")
 	}
-	_, _, err := n.meetFirst(ctx, e.addrs, n.hello())
+	_, _, err := n.meetFirst(ctx, n.waysTo(e, joinPatience), n.hello())
 	if errors.Is(err, hello.ErrWrongNetwork) {
 		return fmt.Errorf("join: this node is a member of another network; use another --state for a second one: %w", err)
 	}
@@ -313,7 +184,7 @@ func (n *Node) firstMember(ctx context.Context, e *entryPoints) error {
 		}
 		met, cancel := context.WithCancel(ctx)
 		done := make(chan struct{})
-		go func() { defer close(done); n.meetAgain(met, e.addrs, n.hello()) }()
+		go func() { defer close(done); n.meetAgain(met, n.waysTo(e, meetAgain), n.hello()) }()
 		err := n.awaitMember(ctx, meetAgain)
 		cancel()
 		<-done
@@ -369,7 +240,7 @@ func (n *Node) keepEntries(ctx context.Context) {
 			continue
 		}
 		if e, err := n.resolveEntries(ctx, true); err == nil {
-			n.meetAgain(ctx, e.addrs, n.hello())
+			n.meetAgain(ctx, n.waysTo(e, entriesEvery), n.hello())
 		}
 	}
 }

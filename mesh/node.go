@@ -55,6 +55,7 @@ type Node struct {
 	self     keys.NodeID // of identity
 	conns    []udp.Conn
 	engine   *peer.Engine
+	streams  streams
 	started  time.Time
 
 	tasks   chan func()
@@ -96,6 +97,8 @@ type state struct {
 	up         map[keys.NodeID]*member  // those with a session, as last looked at
 	changed    map[keys.NodeID]struct{} // members to be looked at
 	known      int                      // how many there were
+	lines      map[netip.AddrPort]*line // streams that were opened here
+	listeners  map[keys.NodeID]struct{} // members that take streams
 	neighbours []keys.NodeID
 	pending    map[keys.NodeID]*pendingJoiner
 	segment    *segment
@@ -111,13 +114,14 @@ type state struct {
 
 // schedule says when the periodic things are due.
 type schedule struct {
-	gather time.Time // look at the host's addresses
-	sync   time.Time // compare records with a neighbour
-	cache  time.Time // write the cache
-	cached time.Time // when that was done last
-	rates  time.Time // measure rates
-	rest   time.Time // reconcile no sooner, so that a flood of causes leaves time for tasks
-	all    time.Time // look at every member
+	gather  time.Time // look at the host's addresses
+	sync    time.Time // compare records with a neighbour
+	cache   time.Time // write the cache
+	cached  time.Time // when that was done last
+	rates   time.Time // measure rates
+	rest    time.Time // reconcile no sooner, so that a flood of causes leaves time for tasks
+	all     time.Time // look at every member
+	streams time.Time // a stream may be missing then; zero: none is
 
 	neighbours time.Time // choose them anew
 
@@ -137,6 +141,7 @@ type member struct {
 	returned   bool             // it has started anew
 	observed   netip.AddrPort   // how it sees us
 	up         bool             // there was a session when last looked at
+	lost       time.Time        // when there last ceased to be one
 	left       bool             // it said goodbye
 	kept       bool             // it is a neighbour
 	keptSince  time.Time        // when there was a session last, or since when it is tried for

@@ -212,6 +212,7 @@ func (n *Node) publish(now time.Time) {
 		n.engine.SetLocal(told)
 	}
 	body := record.Node{Contacts: n.keepContacts(now), Capabilities: n.capabilities(), Software: n.cfg.Version[:min(len(n.cfg.Version), record.MaxSoftware)]}
+	body.Endpoints = n.ownTLSEndpoints()
 	for _, c := range s.self.list {
 		if len(body.Endpoints) < record.MaxEndpoints {
 			body.Endpoints = append(body.Endpoints, record.Endpoint{Addr: c.Addr, Kind: endpointKind(c.Kind)})

@@ -149,7 +149,7 @@ func (n *Node) wayTo(st peer.Status, at netip.AddrPort) (transported, endpoint s
 		return transport(v.Endpoint), v.Endpoint.String(), n.viaNames(v)
 	}
 	if c := way.ClassOf(at); c != way.Direct {
-		return transport(at), "", []string{}
+		return transport(at), n.endpointName(at), []string{}
 	}
 	return transport(at), at.String(), []string{}
 }

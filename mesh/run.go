@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"meshd/nat-traversal"
 	"meshd/peer"
 	"meshd/peer/udp"
+	"meshd/peer/way"
 )
 
 // Run is the life of a node. It returns nil when ctx ended or `meshd down`
@@ -36,7 +38,7 @@ func Run(ctx context.Context, cfg Config) error {
 	// outlives everything: its absence says that nothing is left.
 	stopServing, served, err := n.serve()
 	if err != nil {
-		return errors.Join(err, n.engine.Run(ended()), n.closeState())
+		return errors.Join(err, n.closeStreams(), n.engine.Run(ended()), n.closeState())
 	}
 	stopEngine, engineDone := background(func(ctx context.Context) error { return n.vital(n.engine.Run(ctx)) })
 	group, inner := errgroup.WithContext(ctx)
@@ -51,7 +53,7 @@ func Run(ctx context.Context, cfg Config) error {
 	n.failed = err != nil && !n.ready.Load()
 	n.goodbye()
 	n.unmapPorts()
-	err = errors.Join(err, n.closeSegment())
+	err = errors.Join(err, n.closeSegment(), n.closeStreams())
 	stopEngine()
 	err = errors.Join(err, <-engineDone, n.closeState())
 	stopServing()
@@ -117,6 +119,9 @@ func prepare(cfg Config) (*Node, error) {
 		return nil, errors.Join(err, n.closeState())
 	}
 	if err = firstOf(n.load(), n.loadShare()); err == nil {
+		err = n.openStreams()
+	}
+	if err == nil {
 		n.engine, err = n.newEngine()
 	}
 	if err == nil {
@@ -126,6 +131,7 @@ func prepare(cfg Config) (*Node, error) {
 		for _, c := range n.conns {
 			err = errors.Join(err, c.Close())
 		}
+		err = errors.Join(err, n.closeStreams())
 		return nil, errors.Join(err, n.closeState())
 	}
 	n.mapper = n.newMapper()
@@ -142,10 +148,15 @@ func (n *Node) checkHost() error {
 }
 
 func (n *Node) newEngine() (*peer.Engine, error) {
+	carriers := map[way.Class]udp.Conn{}
+	for class, c := range n.streams.carriers {
+		carriers[class] = c
+	}
 	return peer.New(peer.Config{
 		Identity: n.identity,
 		Conns:    n.conns,
 		OpenPort: n.portOpener(),
+		Carriers: carriers,
 		Hello:    n.hello(),
 		Observer: n,
 		Logger:   n.log,
@@ -179,6 +190,7 @@ func withDefaults(cfg *Config) {
 	default:
 		cfg.Host = machine{mark: underlay.Mark(cfg.TAP)}
 	}
+	cfg.Proxy = proxyOf(cfg)
 }
 
 // load reads who this node is and where it belongs, or makes it so.
@@ -186,6 +198,7 @@ func (n *Node) load() error {
 	n.state.members = map[keys.NodeID]*member{}
 	n.state.up = map[keys.NodeID]*member{}
 	n.state.pending = map[keys.NodeID]*pendingJoiner{}
+	n.state.lines = map[netip.AddrPort]*line{}
 	n.state.self.stun = traversal.NewClient(newTxID)
 	n.state.alarms = map[directory.Alarm]time.Time{}
 	m, err := loadMembership(n.store)
@@ -294,12 +307,13 @@ func (n *Node) live(ctx context.Context, group *errgroup.Group) error {
 	group.Go(func() error { return s.run(ctx, n) })
 	group.Go(func() error { return n.state.gossip.Run(ctx) })
 	group.Go(func() error { return n.discover(ctx) })
+	group.Go(func() error { return n.serveStreams(ctx) })
 	n.serveUAPI(ctx, group)
 	n.wake()
 	if n.founded {
 		n.event(Founded, n.joinLine(ctx))
 	}
-	if !joining && len(entries.addrs) > 0 {
+	if !joining && !entries.empty() {
 		if err := n.checkEntries(ctx, entries); err != nil {
 			return err
 		}

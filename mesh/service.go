@@ -2,13 +2,16 @@ package mesh
 
 import (
 	"context"
+	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	"meshd/keys"
 	"meshd/mesh/api"
 	"meshd/mesh/join"
+	"meshd/peer/stream"
 	"meshd/peer/way"
 )
 
@@ -274,7 +277,7 @@ func (n *Node) inviteEntries() []string {
 	var list []string
 	list = append(list, n.cfg.Advertise...)
 	add := func(a netip.AddrPort) {
-		if len(list) < maxInviteEntries {
+		if len(list) < maxInviteEntries && a.IsValid() && !way.IsVirtual(a.Addr()) && !slices.Contains(list, a.String()) {
 			list = append(list, a.String())
 		}
 	}
@@ -311,4 +314,15 @@ func request(r join.Request) api.Request {
 		a.From = r.From.String()
 	}
 	return a
+}
+
+var _ api.Streamer = service{}
+
+// Stream implements api.Streamer.
+func (s service) Stream(conn io.ReadWriteCloser, from string) error {
+	name := "ssh"
+	if from != "" {
+		name = "ssh from " + from
+	}
+	return s.n.streams.carriers[way.SSH].Accept(conn, stream.Caller{Name: name})
 }

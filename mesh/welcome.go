@@ -9,6 +9,7 @@ import (
 	"meshd/mesh/record"
 	"meshd/peer"
 	"meshd/peer/hello"
+	"meshd/peer/way"
 )
 
 const (
@@ -40,6 +41,7 @@ func (n *Node) met(result *hello.Result, at netip.AddrPort) {
 		return // a joiner: joinNetwork has the result itself
 	}
 	id := result.Remote.ID()
+	n.assignLine(at, id)
 	if result.Certificate != nil {
 		raw, err := record.FromCertificate(result.Certificate.Raw)
 		if err != nil {
@@ -56,7 +58,8 @@ func (n *Node) met(result *hello.Result, at netip.AddrPort) {
 		return
 	}
 	now := time.Now()
-	if s.members[id] != nil || (s.pending[id] == nil && !n.makeRoom(at, now)) {
+	from := n.sourceOf(at)
+	if s.members[id] != nil || (s.pending[id] == nil && !n.makeRoom(from, now)) {
 		return
 	}
 	remote, err := n.engine.SetRemote(peer.Spec{Public: result.Remote, Class: peer.Pending, HourOffset: result.HourOffset})
@@ -65,10 +68,10 @@ func (n *Node) met(result *hello.Result, at netip.AddrPort) {
 	}
 	remote.Learn(at)
 	if p := s.pending[id]; p != nil && p.heard { // it meets us again
-		p.remote, p.from = remote, at
+		p.remote, p.from = remote, from
 		return
 	}
-	s.pending[id] = &pendingJoiner{remote: remote, from: at, since: now, until: now.Add(unheardFor)}
+	s.pending[id] = &pendingJoiner{remote: remote, from: from, since: now, until: now.Add(unheardFor)}
 }
 
 // noteHour takes over what a hello says of a member's clock.
@@ -89,9 +92,9 @@ func (n *Node) noteHour(m *member, result *hello.Result) {
 // word makes room where there is none.
 func (n *Node) makeRoom(at netip.AddrPort, now time.Time) bool {
 	s := &n.state
-	from, there := sourceOf(at), 0
+	from, there := way.Source(at.Addr()), 0
 	for _, p := range s.pending {
-		if sourceOf(p.from) == from {
+		if way.Source(p.from.Addr()) == from {
 			there++
 		}
 	}
@@ -100,7 +103,7 @@ func (n *Node) makeRoom(at netip.AddrPort, now time.Time) bool {
 	}
 	var oldest keys.NodeID
 	for id, p := range s.pending {
-		if p.heard || now.Sub(p.since) < settleFor || (there >= maxPendingFrom && sourceOf(p.from) != from) {
+		if p.heard || now.Sub(p.since) < settleFor || (there >= maxPendingFrom && way.Source(p.from.Addr()) != from) {
 			continue
 		}
 		if oldest.IsZero() || p.since.Before(s.pending[oldest].since) {
@@ -112,15 +115,6 @@ func (n *Node) makeRoom(at netip.AddrPort, now time.Time) bool {
 	}
 	n.dropPending(oldest)
 	return true
-}
-
-// sourceOf is what one sender can hardly change: its IPv4 address, or its /64.
-func sourceOf(at netip.AddrPort) netip.Prefix {
-	a, bits := at.Addr().Unmap().WithZone(""), 64
-	if a.Is4() {
-		bits = 32
-	}
-	return netip.PrefixFrom(a, bits).Masked()
 }
 
 func (n *Node) dropPending(id keys.NodeID) {

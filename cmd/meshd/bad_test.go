@@ -64,7 +64,9 @@ func TestWrongUsage(t *testing.T) {
 		{"prefix of another's network", "up --prefix fd00::/64 --join h", "meshd: --prefix: the network that you join has its own\nleave it out\n"},
 		{"log level", "up --log-level loud", "meshd: --log-level: \"loud\" is not debug, info, warn or error\n" + seeUp},
 		{"log format", "up --log-format xml", "meshd: --log-format: \"xml\" is not text or json\n" + seeUp},
-		{"join over ssh", "up --join ssh://u@h", "meshd: --join: this version of meshd does not join over ssh yet\ngive HOST[:PORT] or an invite\n"},
+		{"join over ssh with a password", "up --join ssh://u:p@h", "meshd: --join: a password does not belong there: use a key, or let ssh ask for it\ngive ssh://user@host, with :port where it is not the usual one\n"},
+		{"join over ssh to nowhere", "up --join ssh://", "meshd: --join: it is not ssh://[USER@]HOST[:PORT]\ngive ssh://user@host, with :port where it is not the usual one\n"},
+		{"listen-tls", "up --listen-tls 443", "meshd: --listen-tls: \"443\" is not ADDR:PORT\nsee meshd up --help\n"},
 		{"join nothing", "up --join=", "meshd: --join: \"\": a host's name has 1 to 253 bytes\n" + giveHost},
 		{"join a web page", "up --join https://h", "meshd: --join: \"https://h\": the port \"//h\" is not from 1 to 65535\n" + giveHost},
 		{"join half an address", "up --join 10.0.0.256", "meshd: --join: \"10.0.0.256\": \"10.0.0.256\" is neither an address nor a host's name\n" + giveHost},
@@ -104,7 +106,7 @@ func TestWrongUsage(t *testing.T) {
 	}
 }
 
-const giveHost = "give HOST[:PORT], the line that meshd invite prints, or - to read it from stdin\n"
+const giveHost = "give HOST[:PORT], ssh://user@host, the line that meshd invite prints, or - to read it from stdin\n"
 
 // TestNoCommand: without a command there is help, on stderr.
 func TestNoCommand(t *testing.T) {

@@ -38,7 +38,8 @@ type nodeConfig struct {
 	Name                 string
 	Join                 []string
 	Resume               bool
-	Listen               netip.AddrPort
+	Listen, ListenTLS    netip.AddrPort
+	Terminal             bool // ssh may ask the user
 	Advertise, STUN      []string
 	NoPortmap            bool
 	Share                api.ShareChange
@@ -72,7 +73,7 @@ func (realNode) Run(ctx context.Context, c nodeConfig) error {
 	}
 	return mesh.Run(ctx, mesh.Config{
 		StateDir: c.StateDir, SocketPath: c.SocketPath, Version: version(), Name: c.Name, Join: c.Join, Resume: c.Resume,
-		Listen: c.Listen, Advertise: c.Advertise, TAP: c.TAP, NoTAP: c.NoTAP, MTU: c.MTU, Prefixes: c.Prefixes, STUN: c.STUN,
+		Listen: c.Listen, ListenTLS: c.ListenTLS, Terminal: c.Terminal, Advertise: c.Advertise, TAP: c.TAP, NoTAP: c.NoTAP, MTU: c.MTU, Prefixes: c.Prefixes, STUN: c.STUN,
 		NoPortmap: c.NoPortmap,
 		Share:     c.Share,
 		Logger:    c.Logger, KeepTAP: c.KeepTAP,
@@ -87,6 +88,9 @@ func (realNode) CleanUp(stateDir string) error { return mesh.CleanUp(stateDir) }
 func (realNode) Netcheck(ctx context.Context, stateDir string, servers []string) (*api.Netcheck, error) {
 	return mesh.Netcheck(ctx, stateDir, servers)
 }
+
+// checkSSH says what is wrong with ssh://[USER@]HOST[:PORT].
+func checkSSH(text string) error { return mesh.CheckSSH(text) }
 
 // isInvite tells an invite from a host.
 func isInvite(s string) bool { return keys.IsInvite(s) }

@@ -40,7 +40,7 @@ func newRoot(a *app) *cobra.Command {
 	f.BoolVar(&a.flags.json, "json", false, "print JSON")
 	root.AddCommand(
 		newUp(a), newDown(a), newStatus(a), newPing(a), newHosts(a), newShare(a), newInvite(a), newRequests(a), newApprove(a), newDeny(a),
-		newWait(a), newNetcheck(a), newDemo(a), newVersion(a), newCompletion(a),
+		newWait(a), newNetcheck(a), newDemo(a), newStdio(a), newVersion(a), newCompletion(a),
 	)
 	root.SetHelpCommand(newHelp())
 	return root
@@ -66,7 +66,7 @@ func unknownCommand(root *cobra.Command, name string) error {
 // later are the flags of up that other versions have, so that the error can say so.
 func later() []string {
 	return []string{
-		"gateway", "bridge", "plug", "listen-tls", "metrics", "default-route",
+		"gateway", "bridge", "plug", "metrics", "default-route",
 	}
 }
 

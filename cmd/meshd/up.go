@@ -33,10 +33,11 @@ Ctrl-C ends it like meshd down. SIGTERM ends it too but keeps the TAP, so that a
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.name, "name", "", "name in the network (default: the host's)")
-	fl.StringArrayVar(&f.join, "join", nil, "HOST[:PORT], an invite, or - to read from stdin (repeatable)")
+	fl.StringArrayVar(&f.join, "join", nil, "HOST[:PORT], ssh://user@host, an invite, or - to read from stdin (repeatable)")
 	fl.BoolVar(&f.resume, "resume", false, "never found a network")
 	fl.BoolVar(&f.detach, "detach", false, "go on in the background once ready")
 	fl.StringVar(&f.listen, "listen", "", fmt.Sprintf("ADDR:PORT of the underlay (default: all addresses, port %d)", defaultPort))
+	fl.StringVar(&f.listenTLS, "listen-tls", "", "ADDR:PORT at which members without UDP are taken, over TLS (such as :443)")
 	fl.StringArrayVar(&f.advertise, "advertise", nil, "HOST:PORT at which others reach this node (repeatable)")
 	fl.StringVar(&f.tap, "tap", defaultTAP, "name of the TAP")
 	fl.BoolVar(&f.noTAP, "no-tap", false, "have no TAP")
@@ -75,6 +76,7 @@ func (a *app) up(cmd *cobra.Command, f *upFlags) error {
 	}
 	c.Logger = slog.New(handler)
 	c.StateDir, c.SocketPath = a.flags.state, a.flags.socket
+	c.Terminal = a.live && !child
 	ctx, e := a.untilEnd(cmd.Context())
 	defer e.stop()
 	n := newNotifier(a.getenv)

@@ -21,7 +21,7 @@ type upFlags struct {
 	name                string
 	join                []string
 	resume, detach      bool
-	listen              string
+	listen, listenTLS   string
 	advertise, stun     []string
 	tap                 string
 	noTAP, noPortmap    bool
@@ -63,6 +63,11 @@ func (f *upFlags) config(in upInput) (nodeConfig, error) {
 	}
 	if c.Listen, err = parseListen(f.listen); err != nil {
 		return c, err
+	}
+	if f.listenTLS != "" {
+		if c.ListenTLS, err = parseListenFlag("listen-tls", f.listenTLS); err != nil {
+			return c, err
+		}
 	}
 	for _, a := range f.advertise {
 		if err := checkHostPort("advertise", a); err != nil {
@@ -159,23 +164,28 @@ func parseListen(s string) (netip.AddrPort, error) {
 	if s == "" {
 		return netip.AddrPortFrom(netip.IPv6Unspecified(), defaultPort), nil
 	}
+	return parseListenFlag("listen", s)
+}
+
+// parseListenFlag reads the ADDR:PORT of a flag; no address means all.
+func parseListenFlag(flag, s string) (netip.AddrPort, error) {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
-		return netip.AddrPort{}, usagef("listen", "%q is not ADDR:PORT", s)
+		return netip.AddrPort{}, usagef(flag, "%q is not ADDR:PORT", s)
 	}
 	n, err := parsePort(port, 0)
 	if err != nil {
-		return netip.AddrPort{}, usagef("listen", "%q: %v", s, err)
+		return netip.AddrPort{}, usagef(flag, "%q: %v", s, err)
 	}
 	if host == "" {
 		return netip.AddrPortFrom(netip.IPv6Unspecified(), n), nil
 	}
 	addr, err := netip.ParseAddr(host)
 	if err != nil {
-		return netip.AddrPort{}, usagef("listen", "%q is not an address of this host", host)
+		return netip.AddrPort{}, usagef(flag, "%q is not an address of this host", host)
 	}
 	if addr.IsMulticast() {
-		return netip.AddrPort{}, usagef("listen", "%q is a multicast address", host)
+		return netip.AddrPort{}, usagef(flag, "%q is a multicast address", host)
 	}
 	return netip.AddrPortFrom(addr.Unmap(), n), nil
 }
@@ -324,7 +334,10 @@ func checkJoin(j string, now time.Time) error {
 		return checkInvite(j, now)
 	}
 	if strings.HasPrefix(j, "ssh://") {
-		return usageError("--join", "this version of meshd does not join over ssh yet", "give HOST[:PORT] or an invite")
+		if err := checkSSH(j); err != nil {
+			return usageError("--join", err.Error(), "give ssh://user@host, with :port where it is not the usual one")
+		}
+		return nil
 	}
 	host, port := splitEntry(j)
 	err := checkHost(host)
@@ -332,7 +345,7 @@ func checkJoin(j string, now time.Time) error {
 		_, err = parsePort(port, 1)
 	}
 	if err != nil {
-		const remedy = "give HOST[:PORT], the line that meshd invite prints, or - to read it from stdin"
+		const remedy = "give HOST[:PORT], ssh://user@host, the line that meshd invite prints, or - to read it from stdin"
 		if len(j) > maxHost {
 			return usageError("--join", "it is neither a host nor an invite", remedy)
 		}

@@ -101,6 +101,9 @@ type limitedConn struct {
 
 // Close closes the connection and makes room for another.
 func (c *limitedConn) Close() error {
-	c.once.Do(func() { c.limiter.give(c.rights) })
+	c.release()
 	return c.Conn.Close()
 }
+
+// release makes room for another: somebody else counts this one from now on.
+func (c *limitedConn) release() { c.once.Do(func() { c.limiter.give(c.rights) }) }

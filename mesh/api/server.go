@@ -49,6 +49,7 @@ func NewServer(node Node, log *slog.Logger) http.Handler {
 	mux.Handle("GET /v1/share", s.guard(mayRead, s.share))
 	mux.Handle("POST /v1/share", s.guard(mayChange, s.changeShare))
 	mux.Handle("POST /v1/down", s.guard(mayChange, s.down))
+	mux.Handle("POST /v1/stream", s.guard(mayRead, s.stream))
 	mux.Handle("/", s.guard(mayRead, s.unknown))
 	return mux
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"meshd/keys"
+	"meshd/peer/way"
 )
 
 // Bounds of what waits at a desk.
@@ -262,19 +263,9 @@ func (d *Desk) full(from netip.AddrPort) bool {
 	}
 	count := 0
 	for _, p := range d.pending {
-		if p.from.IsValid() && source(p.from) == source(from) {
+		if p.from.IsValid() && way.Source(p.from.Addr()) == way.Source(from.Addr()) {
 			count++
 		}
 	}
 	return count >= maxFromOne
-}
-
-// source is what one sender can hardly change: its IPv4 address, or its /64.
-func source(from netip.AddrPort) netip.Prefix {
-	address := from.Addr().Unmap().WithZone("")
-	bits := 64
-	if address.Is4() {
-		bits = 32
-	}
-	return netip.PrefixFrom(address, bits).Masked()
 }

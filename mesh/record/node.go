@@ -34,6 +34,7 @@ const (
 	KindReflexive  EndpointKind = 2
 	KindMapped     EndpointKind = 3
 	KindAdvertised EndpointKind = 4
+	KindTLS        EndpointKind = 5 // streams over TLS are taken there; the others are of UDP
 )
 
 // String returns the word that status shows.
@@ -47,6 +48,8 @@ func (k EndpointKind) String() string {
 		return "mapped"
 	case KindAdvertised:
 		return "advertised"
+	case KindTLS:
+		return "tls"
 	}
 	return "unknown"
 }
@@ -203,7 +206,7 @@ func (n Node) check() error {
 func (e Endpoint) Check() error {
 	ip := e.Addr.Addr()
 	switch {
-	case e.Kind < KindHost || e.Kind > KindAdvertised:
+	case e.Kind < KindHost || e.Kind > KindTLS:
 		return fmt.Errorf("%w: endpoint of unknown kind %d", ErrInvalid, e.Kind)
 	case e.Addr.Port() == 0:
 		return fmt.Errorf("%w: endpoint with port 0", ErrInvalid)
@@ -249,7 +252,7 @@ func (n Node) Normal() Node {
 		n.Endpoints[i].Addr = netip.AddrPortFrom(e.Addr.Addr().Unmap(), e.Addr.Port())
 	}
 	slices.SortFunc(n.Endpoints, compareEndpoint)
-	n.Endpoints = slices.CompactFunc(n.Endpoints, func(a, b Endpoint) bool { return a.Addr == b.Addr })
+	n.Endpoints = slices.CompactFunc(n.Endpoints, func(a, b Endpoint) bool { return a.Addr == b.Addr && (a.Kind == KindTLS) == (b.Kind == KindTLS) })
 	n.Bindings = slices.Clone(n.Bindings)
 	for i, b := range n.Bindings {
 		ips := slices.Clone(b.IPs)

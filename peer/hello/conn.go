@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/flynn/noise"
+
+	"meshd/peer/way"
 )
 
 const (
@@ -73,9 +75,9 @@ func (t *connTable) expire(now time.Time) {
 
 // admit makes room for a new connection, or says that there is none.
 func (t *connTable) admit(src netip.AddrPort, id [8]byte, now time.Time) bool {
-	from, count := source(src.Addr()), 0
+	from, count := way.Source(src.Addr()), 0
 	for i, c := range t.all {
-		if source(c.src.Addr()) != from {
+		if way.Source(c.src.Addr()) != from {
 			continue
 		}
 		if !c.finished() || c.id == id && c.src == src {
@@ -85,7 +87,7 @@ func (t *connTable) admit(src netip.AddrPort, id [8]byte, now time.Time) bool {
 	}
 	if count >= perSource {
 		return t.displace(slices.IndexFunc(t.all, func(c *conn) bool {
-			return source(c.src.Addr()) == from
+			return way.Source(c.src.Addr()) == from
 		}), tableGrace, now)
 	}
 	if len(t.all) < maxConns {
@@ -104,14 +106,4 @@ func (t *connTable) displace(i int, grace time.Duration, now time.Time) bool {
 	}
 	t.all = slices.Delete(t.all, i, i+1)
 	return true
-}
-
-// source is what counts as one: an IPv4 address, or an IPv6 /64.
-func source(a netip.Addr) netip.Prefix {
-	bits := 64
-	if a.Is4() {
-		bits = 32
-	}
-	p, _ := a.WithZone("").Prefix(bits)
-	return p
 }

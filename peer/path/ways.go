@@ -41,10 +41,11 @@ func (t *Table) Hold(addr netip.AddrPort, eager bool, now time.Time) {
 	t.judge(now)
 }
 
-// Release forgets a way that has ended.
+// Release forgets a way that has ended: one that was held open here, or at the
+// other end.
 func (t *Table) Release(addr netip.AddrPort, now time.Time) {
 	c := t.find(addr)
-	if c == nil || !c.held {
+	if c == nil || !c.held && c.class == way.Direct {
 		return
 	}
 	t.drop(c)

@@ -62,3 +62,18 @@ func ID(a netip.AddrPort) uint64 {
 // IsVirtual reports whether an address is in 100::/64: nothing from outside may
 // be.
 func IsVirtual(a netip.Addr) bool { return a.Is6() && prefix.Contains(a.WithZone("")) }
+
+// Source is what one sender can hardly change, to hold it to its share: an IPv4
+// address, an IPv6 /64, or a virtual address, which this node has given out.
+func Source(a netip.Addr) netip.Prefix {
+	a = a.Unmap().WithZone("")
+	bits := 64
+	switch {
+	case a.Is4():
+		bits = 32
+	case IsVirtual(a):
+		bits = 128
+	}
+	p, _ := a.Prefix(bits) // of no address: the zero prefix
+	return p
+}

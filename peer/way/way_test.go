@@ -36,3 +36,20 @@ func TestDirect(t *testing.T) {
 		t.Error("a zone hides a virtual address")
 	}
 }
+
+func TestSource(t *testing.T) {
+	for _, c := range []struct{ addr, want string }{
+		{"198.18.0.1", "198.18.0.1/32"},
+		{"::ffff:198.18.0.1", "198.18.0.1/32"},
+		{"2001:db8:0:1:2:3:4:5", "2001:db8:0:1::/64"},
+		{"fe80::1%eth0", "fe80::/64"},
+		{"100::2:0:0:7", "100::2:0:0:7/128"},
+	} {
+		if got := Source(netip.MustParseAddr(c.addr)); got.String() != c.want {
+			t.Errorf("Source(%s) = %v, want %s", c.addr, got, c.want)
+		}
+	}
+	if got := Source(netip.Addr{}); got.IsValid() {
+		t.Errorf("no address is of source %v", got)
+	}
+}
