@@ -97,6 +97,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	dir := t.TempDir() // removed after the lab is closed: until then nodes write to it
 	l, err := lab.New(lab.Options{Name: t.Name(), Logf: t.Logf})
 	if err != nil {
 		t.Fatal(err)
@@ -106,7 +107,7 @@ func newWorld(t *testing.T) *world {
 			t.Error(err)
 		}
 	})
-	return &world{T: t, lab: l, net: l.Internet("isp"), bin: bin, dir: t.TempDir()}
+	return &world{T: t, lab: l, net: l.Internet("isp"), bin: bin, dir: dir}
 }
 
 // under is the world in a subtest.

@@ -86,7 +86,7 @@ func (n *Node) resolveEntries(ctx context.Context, must bool) (*entryPoints, err
 			errs = append(errs, err)
 		}
 		e.addrs = append(e.addrs, addrs...)
-		if err == nil || n.proxied(t) { // a proxy may know the name
+		if n.streams.tcp && (err == nil || n.proxied(t)) { // a proxy may know the name
 			e.tls = append(e.tls, t)
 		}
 	}
@@ -279,6 +279,7 @@ type meeting struct {
 // meetFirst says hello on all ways at once and returns who answers first, and
 // where.
 func (n *Node) meetFirst(ctx context.Context, ways []entryWay, cfg hello.Config) (*hello.Result, netip.AddrPort, error) {
+	outer := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	meetings := make(chan meeting, len(ways))
@@ -293,7 +294,7 @@ func (n *Node) meetFirst(ctx context.Context, ways []entryWay, cfg hello.Config)
 		}
 		failed = append(failed, m)
 	}
-	return nil, netip.AddrPort{}, failureOf(failed)
+	return nil, netip.AddrPort{}, firstOf(outer.Err(), failureOf(failed))
 }
 
 // meetBy says hello on one way.

@@ -40,6 +40,7 @@ const (
 type streams struct {
 	carriers map[way.Class]*stream.Carrier
 	client   *stream.Client
+	tcp      bool         // the host has it
 	listener net.Listener // of --listen-tls; nil: none
 	changed  atomic.Bool  // a stream has begun or ended
 }
@@ -70,7 +71,7 @@ func (n *Node) openStreams() error {
 	}
 	direct := func(context.Context, string) (net.Conn, error) { return nil, errNoTCP }
 	host, ok := n.cfg.Host.(streamHost)
-	if ok {
+	if n.streams.tcp = ok; ok {
 		direct = host.DialTCP
 	}
 	n.streams.client = &stream.Client{

@@ -74,9 +74,18 @@ func (c *Client) Dial(ctx context.Context, addresses []string, key ed25519.Publi
 		}
 	}
 	if won == nil {
-		return nil, errors.Join(errs...)
+		return nil, joined(errs)
 	}
 	return won, nil
+}
+
+// joined is several errors in one line.
+func joined(errs []error) error {
+	err := errs[0]
+	for _, other := range errs[1:] {
+		err = fmt.Errorf("%w; %w", err, other)
+	}
+	return err
 }
 
 const (
