@@ -24,7 +24,7 @@ func (s *Switch) Run(ctx context.Context) error {
 		dev.Close() // is what ends a Read
 		close(closed)
 	})
-	err := s.pump(dev)
+	err := s.pumps(dev)
 	if !stop() {
 		<-closed
 		return nil
@@ -33,11 +33,31 @@ func (s *Switch) Run(ctx context.Context) error {
 	return fmt.Errorf("read device %q: %w", dev.Name(), err)
 }
 
-func (s *Switch) pump(dev Device) error {
-	p := &pump{sw: s, bum: s.bucket()}
+// pumps runs a pump for each queue until the first fails.
+func (s *Switch) pumps(dev Device) error {
+	queued, ok := dev.(Queued)
+	if !ok || s.queues == 1 {
+		return s.pump(0, dev.Read)
+	}
+	failed := make(chan error, s.queues)
+	for n := range s.queues {
+		go func() {
+			failed <- s.pump(n, func(frames []Frame) (int, error) { return queued.ReadQueue(n, frames) })
+		}()
+	}
+	err := <-failed
+	dev.Close() // ends the others
+	for range s.queues - 1 {
+		<-failed
+	}
+	return err
+}
+
+func (s *Switch) pump(n int, read func([]Frame) (int, error)) error {
+	p := &pump{sw: s, index: n}
 	frames := make([]Frame, readFrames)
 	for {
-		n, err := dev.Read(frames)
+		n, err := read(frames)
 		if err != nil {
 			return err
 		}
@@ -45,10 +65,22 @@ func (s *Switch) pump(dev Device) error {
 	}
 }
 
-// pump takes frames from the device to the remotes. Its goroutine owns it.
+// maxQueues is how many queues of a device are used.
+const maxQueues = 8
+
+// queuesOf is how many pumps a device needs.
+func queuesOf(dev Device) int {
+	if queued, ok := dev.(Queued); ok {
+		return max(1, min(queued.Queues(), maxQueues))
+	}
+	return 1
+}
+
+// pump takes frames from one of the device's queues to the remotes. Its goroutine
+// owns it.
 type pump struct {
 	sw    *Switch
-	bum   bucket
+	index int      // of the queue
 	round uint64   // number of the batch
 	dirty []Port   // sent to in this batch
 	to    []target // of the frame in hand
@@ -107,7 +139,7 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 	}
 	switch {
 	case where == nil:
-		if !p.bum.take(now) {
+		if !s.takeBUM(now) {
 			return storm
 		}
 		if why := s.guard(v, &v.own, h, f.Data, &s.local, now); why != passed {
@@ -139,9 +171,9 @@ func (p *pump) aim(r *RemotePort, vlan uint16) reason {
 		return vlanDenied
 	}
 	p.to = append(p.to, target{r, at})
-	if m := (mark{p.round, at}); r.sent != m {
-		r.sent = m
-		p.dirty = append(p.dirty, at.port)
+	if m := (mark{p.round, at}); r.sent[p.index] != m {
+		r.sent[p.index] = m
+		p.dirty = append(p.dirty, at.lanes[p.index])
 	}
 	return passed
 }
@@ -151,7 +183,7 @@ func (p *pump) aim(r *RemotePort, vlan uint16) reason {
 func (p *pump) emit(f Frame) reason {
 	limit := 0
 	for _, t := range p.to {
-		if n := t.at.port.MaxFrame(); n > 0 && (limit == 0 || n < limit) {
+		if n := t.at.lanes[p.index].MaxFrame(); n > 0 && (limit == 0 || n < limit) {
 			limit = n
 		}
 	}
@@ -163,11 +195,12 @@ func (p *pump) emit(f Frame) reason {
 	for frame, more := p.cut.Next(); more; frame, more = p.cut.Next() {
 		csumStart := p.cut.CsumStart()
 		for _, t := range p.to {
-			if t.at.port.Send(frame, csumStart) {
+			port := t.at.lanes[p.index]
+			if port.Send(frame, csumStart) {
 				continue
 			}
 			frame, csumStart = p.cut.Complete(), 0 // for those that follow, too
-			t.at.port.Send(frame, 0)
+			port.Send(frame, 0)
 		}
 		frames++
 		size += uint64(len(frame))

@@ -27,13 +27,25 @@ type RemotePort struct {
 	inBatch bool
 	queue   *offload.Merger // nil: nothing queued
 
-	sent mark // owned by the goroutine of Run
+	sent []mark // by queue; each is owned by its pump
 }
 
 // attachment is a session's port and what its owner may do.
 type attachment struct {
-	port Port
+	lanes []Port // of the port, by queue
 	rights
+}
+
+// lanesOf are what n pumps send to.
+func lanesOf(p Port, n int) []Port {
+	lanes := make([]Port, n)
+	laned, ok := p.(Laned)
+	for i := range lanes {
+		if lanes[i] = p; ok && i > 0 {
+			lanes[i] = laned.Lane(i)
+		}
+	}
+	return lanes
 }
 
 // Receive takes one Ethernet frame that came from the remote, valid for the call

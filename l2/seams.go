@@ -30,6 +30,21 @@ type Device interface {
 	Close() error
 }
 
+// Queued is a Device with several queues, which as many goroutines read side by side.
+// The frames of a flow come by one queue.
+type Queued interface {
+	Device
+	Queues() int // at most maxQueues count
+	ReadQueue(queue int, frames []Frame) (n int, err error)
+}
+
+// Laned is a Port that several goroutines send to side by side: each by a lane of its
+// own, so that they need not wait for each other. Send and Flush are those of Lane(0).
+type Laned interface {
+	Port
+	Lane(n int) Port
+}
+
 // Port is where frames leave the switch towards one remote member. The session
 // of a member satisfies it by shape.
 type Port interface {

@@ -20,9 +20,13 @@ type Switch struct {
 	heard   *neighbors
 	local   origin
 	batches sync.Pool // of *offload.Merger
+	queues  int       // of the device
 
 	fromDevice, fromRemotes flow
 	warned                  atomic.Int64 // when warn last did, as a time.Duration since the start
+
+	bumMu sync.Mutex
+	bum   bucket // of what the device sends
 
 	mu      sync.Mutex             // serialises changes of what follows and of view
 	remotes map[string]*RemotePort // by name
@@ -95,10 +99,12 @@ func NewSwitch(cfg Config) *Switch {
 	s := &Switch{
 		cfg:     cfg,
 		start:   cfg.Now(),
+		queues:  queuesOf(cfg.Device),
 		hosts:   newFDB(cfg.Age),
 		heard:   newNeighbors(),
 		remotes: make(map[string]*RemotePort),
 	}
+	s.bum = s.bucket()
 	offloads := offload.None
 	if cfg.Device != nil {
 		offloads = cfg.Device.Offloads()
@@ -117,6 +123,13 @@ func orDefault[T int | time.Duration](v, def T) T {
 
 // now is the time since the switch's start, by Config.Now.
 func (s *Switch) now() time.Duration { return s.cfg.Now().Sub(s.start) }
+
+// takeBUM asks whether the device may send another BUM frame.
+func (s *Switch) takeBUM(now time.Duration) bool {
+	s.bumMu.Lock()
+	defer s.bumMu.Unlock()
+	return s.bum.take(now)
+}
 
 func (s *Switch) bucket() bucket {
 	return bucket{rate: int64(s.cfg.StormRate), burst: int64(s.cfg.StormBurst)}
@@ -145,12 +158,12 @@ func (s *Switch) Connect(name string, p Port, allow Allow) *RemotePort {
 	defer s.mu.Unlock()
 	r := s.remotes[name]
 	if r == nil {
-		r = &RemotePort{sw: s, name: name, bum: s.bucket()}
+		r = &RemotePort{sw: s, name: name, bum: s.bucket(), sent: make([]mark, s.queues)}
 		r.remote = r
 		r.seen.Store(int64(s.now()))
 		s.remotes[name] = r
 	}
-	a := &attachment{port: p, rights: rightsOf(allow)}
+	a := &attachment{lanes: lanesOf(p, s.queues), rights: rightsOf(allow)}
 	old := r.at.Swap(a)
 	r.limit.Store(int32(a.limit))
 	if old == nil {

@@ -15,7 +15,13 @@ type TAPConfig struct {
 	MAC     MAC    // zero: as it is
 	Persist bool   // it stays when the process ends, however it ends
 
-	WithoutOffloads offload.Features // that are not to be used, whatever the kernel can
+	// Queues is how many goroutines are to read side by side (Linux); 0: one. There
+	// may be fewer: TAP.Queues says.
+	Queues int
+
+	// What is not to be used, whatever the kernel can.
+	WithoutOffloads offload.Features
+	WithoutHeader   bool // IFF_VNET_HDR, and with it all offloads
 }
 
 // Problem is something about the host that does not keep the TAP from working,

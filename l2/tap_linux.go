@@ -6,7 +6,6 @@ import (
 	"os"
 	"sync"
 	"syscall"
-	"unsafe"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -14,22 +13,16 @@ import (
 	"meshd/l2/offload"
 )
 
-// vnetHdrLen is the size of struct virtio_net_hdr, which stands before every frame
-// (IFF_VNET_HDR).
-const vnetHdrLen = offload.HeaderLen
-
 // TAP is the host's side of the segment, as an Ethernet interface. It is a Device.
 type TAP struct {
 	cfg   TAPConfig
-	file  *os.File
+	file  *os.File // of the first queue
 	raw   syscall.RawConn
 	index int
 	nl    *netlink.Handle // of the namespace that the TAP was opened in
 
 	offloads offload.Features
-
-	in  tapReader
-	out tapWriter
+	queues   []*tapQueue
 
 	mu       sync.Mutex // of what follows
 	set      addresses
@@ -58,19 +51,26 @@ func OpenTAP(cfg TAPConfig) (*TAP, error) {
 // open leaves what it has done so far in t; an interface that is not persistent yet
 // vanishes when t is closed.
 func (t *TAP) open() error {
-	fd, err := attach(t.nl, t.cfg.Name)
+	fd, flags, err := attach(t.nl, &t.cfg)
 	if err != nil {
 		return err
 	}
-	// The descriptor is registered with the poller only now: one without an
-	// interface reports an error to epoll for ever.
-	t.file = os.NewFile(uintptr(fd), "/dev/net/tun")
-	if t.raw, err = t.file.SyscallConn(); err != nil {
-		return &DeviceError{"open tap", t.cfg.Name, err, ""}
+	if err := t.addQueue(fd); err != nil {
+		return err
 	}
-	t.offloads = t.negotiate()
-	t.in.init(t.cfg.MTU, t.offloads)
-	t.out.init()
+	t.file, t.raw = t.queues[0].file, t.queues[0].raw
+	hasHeader := flags&unix.IFF_VNET_HDR != 0
+	if hasHeader {
+		t.offloads = t.negotiate()
+	}
+	if flags&unix.IFF_MULTI_QUEUE != 0 && t.cfg.Queues > 1 {
+		if err := t.moreQueues(flags); err != nil {
+			return err
+		}
+	}
+	for _, q := range t.queues {
+		q.init(t.cfg.MTU, t.offloads, hasHeader)
+	}
 	if err := t.configure(); err != nil {
 		return err
 	}
@@ -115,42 +115,70 @@ func tunFlags(f offload.Features) (flags int) {
 // Offloads says which super-frames are exchanged with the host.
 func (t *TAP) Offloads() offload.Features { return t.offloads }
 
-// attach opens the TUN driver and makes the interface name, or takes an existing TAP
-// of that name. No offload is on: segments arrive and leave one by one.
-func attach(handle *netlink.Handle, name string) (fd int, err error) {
-	if err := refuseForeign(handle, name); err != nil {
-		return -1, err
+// attach opens the TUN driver and makes the interface that cfg names, or takes an
+// existing TAP of that name. No offload is on: segments arrive and leave one by one.
+// It returns what the TAP has of IFF_VNET_HDR and IFF_MULTI_QUEUE.
+func attach(handle *netlink.Handle, cfg *TAPConfig) (fd int, flags uint16, err error) {
+	if err := refuseForeign(handle, cfg.Name); err != nil {
+		return -1, 0, err
 	}
+	if cfg.Queues > 1 {
+		flags |= unix.IFF_MULTI_QUEUE
+	}
+	if !cfg.WithoutHeader {
+		flags |= unix.IFF_VNET_HDR
+	}
+	fd, err = attachAs(cfg.Name, flags)
+	if errors.Is(err, unix.EINVAL) { // an earlier process has made it with another number of queues
+		flags ^= unix.IFF_MULTI_QUEUE
+		fd, err = attachAs(cfg.Name, flags)
+	}
+	if errors.Is(err, unix.EINVAL) && flags&unix.IFF_VNET_HDR != 0 { // older than 2.6.27, or no Linux at all
+		flags &^= unix.IFF_VNET_HDR | unix.IFF_MULTI_QUEUE
+		fd, err = attachAs(cfg.Name, flags)
+	}
+	if err != nil {
+		return -1, 0, err
+	}
+	if flags&unix.IFF_VNET_HDR != 0 {
+		err = unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, offload.HeaderLen)
+	}
+	if err = errors.Join(err, unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, 0)); err != nil {
+		unix.Close(fd)
+		return -1, 0, &DeviceError{"set up tap", cfg.Name, err, ""}
+	}
+	return fd, flags, nil
+}
+
+// attachAs opens one queue of a TAP. The descriptor has an interface before it gets
+// to the poller: one without reports an error to epoll for ever.
+func attachAs(name string, flags uint16) (fd int, err error) {
 	fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return -1, openError(name, err)
 	}
 	ifr, err := unix.NewIfreq(name)
 	if err == nil {
-		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | flags)
 		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
 	}
 	if err != nil {
 		unix.Close(fd)
 		return -1, attachError(name, err)
 	}
-	if err = unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, vnetHdrLen); err == nil {
-		err = unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, 0)
-	}
-	if err != nil {
-		unix.Close(fd)
-		return -1, &DeviceError{"set up tap", name, err, ""}
-	}
 	return fd, nil
 }
 
-// refuseForeign reports an interface of that name which is not a TAP.
+// refuseForeign reports an interface of that name which is not a TAP, or is in use.
 func refuseForeign(handle *netlink.Handle, name string) error {
 	link, err := handle.LinkByName(name)
 	if err != nil {
 		return nil // it is not there, or TUNSETIFF will say what is wrong
 	}
 	if tuntap, ok := link.(*netlink.Tuntap); ok && tuntap.Mode == netlink.TUNTAP_MODE_TAP {
+		if tuntap.Flags&netlink.TUNTAP_MULTI_QUEUE != 0 && tuntap.Queues > 0 { // the kernel would let us join
+			return attachError(name, unix.EBUSY)
+		}
 		return nil
 	}
 	kind := link.Type()
@@ -212,13 +240,13 @@ func (t *TAP) Problems() []Problem {
 
 // Close ends the use of the TAP. A persistent one stays.
 func (t *TAP) Close() error {
-	if t.file == nil {
-		return nil
+	var errs []error
+	for _, q := range t.queues {
+		if err := q.file.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+			errs = append(errs, &DeviceError{"close tap", t.cfg.Name, err, ""})
+		}
 	}
-	if err := t.file.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
-		return &DeviceError{"close tap", t.cfg.Name, err, ""}
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // Remove closes the TAP and removes the interface, also when it is persistent. It
@@ -256,7 +284,7 @@ func removeTAP(handle *netlink.Handle, name string) error {
 	if _, err := handle.LinkByName(name); errors.As(err, new(netlink.LinkNotFoundError)) {
 		return nil
 	}
-	fd, err := attach(handle, name)
+	fd, _, err := attach(handle, &TAPConfig{Name: name})
 	if err != nil {
 		return err
 	}
@@ -265,11 +293,4 @@ func removeTAP(handle *netlink.Handle, name string) error {
 		return &DeviceError{"remove tap", name, err, ""}
 	}
 	return nil
-}
-
-// iovec is a piece of memory for writev.
-func iovec(b []byte) (v unix.Iovec) {
-	v.Base = unsafe.SliceData(b)
-	v.SetLen(len(b))
-	return v
 }

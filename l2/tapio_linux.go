@@ -15,6 +15,7 @@ import (
 type tapReader struct {
 	arena  []byte  // a frame is valid until the next Read
 	slot   int     // room for the largest frame
+	header int     // bytes before each frame: a virtio_net_hdr (IFF_VNET_HDR) or nothing
 	frames []Frame // of the call
 	n      int
 	used   int // bytes of arena
@@ -26,12 +27,15 @@ type tapReader struct {
 // it stays in the cache: a few super-frames are a batch.
 const superArena = 384 << 10
 
-func (r *tapReader) init(mtu int, offloads offload.Features) {
+func (r *tapReader) init(mtu int, offloads offload.Features, hasHeader bool) {
+	if hasHeader {
+		r.header = offload.HeaderLen
+	}
 	if offloads&^offload.Checksum != 0 {
-		r.slot = align(vnetHdrLen + offload.MaxSuper)
+		r.slot = align(r.header + offload.MaxSuper)
 		r.arena = make([]byte, superArena)
 	} else {
-		r.slot = align(vnetHdrLen + headerLen + maxTags*tagLen + mtu)
+		r.slot = align(r.header + headerLen + maxTags*tagLen + mtu)
 		r.arena = make([]byte, readFrames*r.slot)
 	}
 	r.poll = r.drain
@@ -40,12 +44,11 @@ func (r *tapReader) init(mtu int, offloads offload.Features) {
 // align rounds up to cache lines.
 func align(n int) int { return (n + 63) &^ 63 }
 
-// Read is Device.Read: it takes what is there, up to 128 frames, and waits only
-// when there is nothing.
-func (t *TAP) Read(frames []Frame) (int, error) {
-	r := &t.in
+// read takes what is there, up to 128 frames, and waits only when there is nothing.
+func (q *tapQueue) read(frames []Frame) (int, error) {
+	r := &q.in
 	r.frames, r.n, r.used, r.err = frames, 0, 0, nil
-	err := t.raw.Read(r.poll)
+	err := q.raw.Read(r.poll)
 	r.frames = nil
 	switch {
 	case r.n > 0:
@@ -73,12 +76,15 @@ func (r *tapReader) drain(fd uintptr) bool {
 		case errno != 0:
 			r.err = errno // EBADFD: the interface was deleted
 			return true
-		case got <= vnetHdrLen:
+		case int(got) <= r.header:
 			continue
 		}
 		n := min(int(got), len(slot)) // the kernel returns the frame's length also where it cut it off
-		header, _ := offload.ParseHeader(slot)
-		r.frames[r.n] = Frame{Data: slot[vnetHdrLen:n:n], Header: header}
+		frame := Frame{Data: slot[r.header:n:n]}
+		if r.header > 0 {
+			frame.Header, _ = offload.ParseHeader(slot)
+		}
+		r.frames[r.n] = frame
 		r.n++
 		r.used += align(n)
 	}
@@ -88,25 +94,34 @@ func (r *tapReader) drain(fd uintptr) bool {
 // tapWriter is the state of Write.
 type tapWriter struct {
 	mu     sync.Mutex
-	header [vnetHdrLen]byte
-	iov    [2]unix.Iovec
-	frames []Frame // of the call, what is left of them
-	err    error   // the first
+	header [offload.HeaderLen]byte
+	iov    [2]unix.Iovec // header (of no length where there is none) and frame
+	frames []Frame       // of the call, what is left of them
+	err    error         // the first
 	poll   func(fd uintptr) bool
 }
 
-func (w *tapWriter) init() {
+func (w *tapWriter) init(hasHeader bool) {
 	w.iov[0] = iovec(w.header[:])
+	if !hasHeader {
+		w.iov[0].SetLen(0)
+	}
 	w.poll = w.drain
 }
 
-// Write is Device.Write. It tries every frame and returns the first error.
-func (t *TAP) Write(frames []Frame) error {
-	w := &t.out
-	w.mu.Lock()
+// iovec is a piece of memory for writev.
+func iovec(b []byte) (v unix.Iovec) {
+	v.Base = unsafe.SliceData(b)
+	v.SetLen(len(b))
+	return v
+}
+
+// write needs out.mu, and gives it back.
+func (q *tapQueue) write(frames []Frame) error {
+	w := &q.out
 	defer w.mu.Unlock()
 	w.frames, w.err = frames, nil
-	err := t.raw.Write(w.poll)
+	err := q.raw.Write(w.poll)
 	w.frames, w.iov[1] = nil, unix.Iovec{}
 	if err != nil {
 		return closedOr("write tap", err)
