@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -165,12 +166,14 @@ func (n *Node) newEngine() (*peer.Engine, error) {
 
 // portOpener is how sockets are opened beside those of the node; nil: not.
 func (n *Node) portOpener() peer.PortOpener {
-	if host, ok := n.cfg.Host.(interface {
+	host, ok := n.cfg.Host.(interface {
 		OpenPort(port uint16, spare bool) (udp.Conn, error)
-	}); ok && !n.cfg.Listen.Addr().Is6() {
-		return host.OpenPort
+	})
+	v4 := slices.ContainsFunc(n.conns, func(c udp.Conn) bool { return c.LocalAddr().Addr().Is4() })
+	if !ok || !v4 {
+		return nil
 	}
-	return nil
+	return host.OpenPort
 }
 
 func withDefaults(cfg *Config) {

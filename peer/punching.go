@@ -70,6 +70,9 @@ func (r *Remote) seekDirect(wanted bool, now time.Time) (wake time.Time) {
 	to := r.route.Load()
 	r.punch.Seek(wanted && to != nil && way.ClassOf(to.addr) != way.Direct && r.session.SendKey() != nil && r.Class() == Member, now)
 	out, wake := r.punch.Tick(now)
+	if len(out.Probe) > 0 {
+		r.engine.log.Debug("direct path sought", "peer", r.ID.String(), "at", out.Probe)
+	}
 	for _, msg := range out.Send {
 		r.whisper(append([]byte{controlCall}, msg...))
 	}
