@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"math"
 	"os"
 	"reflect"
@@ -19,6 +20,12 @@ import (
 
 func TestMain(m *testing.M) {
 	lab.Shim()
+	if len(os.Args) > 1 && os.Args[1] == forwardCommand {
+		if err := forward(context.Background(), os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
 
@@ -268,7 +275,7 @@ func TestChoose(t *testing.T) {
 		t.Errorf("a variant that does not exist was found: %v", got)
 	}
 	all := names("all")
-	if usual := names(""); len(all) != len(usual)+1 || !slices.Contains(usual, "meshd") || !slices.Contains(all, report.Fitted) {
+	if usual := names(""); len(all) != len(usual)+3 || !slices.Contains(all, report.Relayed) || !slices.Contains(usual, "meshd") || !slices.Contains(all, report.Fitted) {
 		t.Errorf("all are %v, the usual ones %v", all, usual)
 	}
 	if !slices.Contains(all, report.Baseline) {
@@ -326,6 +333,51 @@ func TestQuick(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), "| meshd ") {
 		t.Errorf("the tables have no row of meshd:\n%s", out.String())
+	}
+}
+
+// TestBetween holds that the variants with a third host are what they say: one member carries for the other two, and the least
+// forwarder carries what meshd sends.
+func TestBetween(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: network namespaces and TAPs")
+	}
+	binary, err := lab.Build(t.Context(), t.TempDir(), "meshd/cmd/meshd", "-trimpath")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, relay := range []bool{true, false} {
+		v := &between{relay: relay}
+		v.binary = binary
+		t.Run(v.Name(), func(t *testing.T) {
+			m := &meter{plan: plan{tcp: time.Second, quick: true}, variant: v.Name(), budget: &budget{}}
+			if m.pair, err = newPair(t.Context(), true); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := m.pair.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+			defer cancel()
+			if m.tunnel, err = v.Start(ctx, m.pair); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := m.pair.Run(m.pair.Hosts[1], "iperf3", "-s"); err != nil {
+				t.Fatal(err)
+			}
+			if err := awaitPort(ctx, m.pair.Hosts[1], iperfPort); err != nil {
+				t.Fatal(err)
+			}
+			m.stream(ctx, 1, 4, true)
+			r := report.Result{Samples: m.samples}
+			for _, metric := range []report.Metric{report.TCP(1, 4, true), report.CPU1, report.CPUMiddle} {
+				if s, ok := r.Stat(v.Name(), metric); !ok || s.Median <= 0 {
+					t.Errorf("%s: %+v, %v; %v", metric, s, ok, m.errs)
+				}
+			}
+		})
 	}
 }
 

@@ -44,6 +44,10 @@ func main() {
 	lab.Shim()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
+	run := run
+	if len(os.Args) > 1 && os.Args[1] == forwardCommand {
+		run = func(ctx context.Context, args []string, _ io.Writer) error { return forward(ctx, args[1:]) }
+	}
 	if err := run(ctx, os.Args[1:], os.Stdout); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		stop()
@@ -55,7 +59,7 @@ func main() {
 func parse(args []string) (*config, error) {
 	c := &config{paths: make(map[string]string)}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	f.StringVar(&c.variants, "variants", "", "names of variants, with commas between them; \"all\" also for the second MTU of meshd (default: all but that)")
+	f.StringVar(&c.variants, "variants", "", "names of variants, with commas between them; \"all\" also for meshd with a second MTU and through a third host (default: all but those)")
 	f.IntVar(&c.rounds, "rounds", 3, "how often each variant is measured")
 	f.DurationVar(&c.duration, "duration", time.Second, "of each sample of TCP, in whole seconds")
 	f.BoolVar(&c.quick, "quick", false, "one short round of the most important figures")
@@ -135,7 +139,15 @@ func choose(names string) ([]Variant, error) {
 		return all, nil
 	}
 	if names == "" {
-		return slices.DeleteFunc(all, func(v Variant) bool { m, ok := v.(*meshd); return ok && m.mtu != 0 }), nil
+		return slices.DeleteFunc(all, func(v Variant) bool {
+			switch v := v.(type) {
+			case *meshd:
+				return v.mtu != 0
+			case *between:
+				return true
+			}
+			return false
+		}), nil
 	}
 	var chosen []Variant
 	for _, name := range strings.Split(names, ",") {

@@ -142,15 +142,15 @@ func (m *meter) sample(ctx context.Context, what string, do func() (values, cost
 
 // during takes snapshots around what it runs.
 func (m *meter) during(run func() error) (cost, error) {
-	roots := m.tunnel.all()
-	before, err := takeSnapshot(roots)
+	roots, middle := m.tunnel.all(), m.tunnel.Middle
+	before, err := takeSnapshot(roots, middle)
 	if err != nil {
 		return cost{}, err
 	}
 	if err := run(); err != nil {
 		return cost{}, err
 	}
-	after, err := takeSnapshot(roots)
+	after, err := takeSnapshot(roots, middle)
 	return after.since(before), err
 }
 
@@ -245,6 +245,9 @@ func (m *meter) stream(ctx context.Context, streams, version int, ab bool) {
 			}
 			if len(m.tunnel.all()) > 0 {
 				v[cpu] = used.tunnel.Seconds() * perGB
+			}
+			if len(m.tunnel.Middle) > 0 && streams == 1 {
+				v[report.CPUMiddle] = used.middle.Seconds() * perGB
 			}
 			if machine != "" {
 				v[machine] = used.machine.Seconds() * perGB

@@ -100,14 +100,14 @@ func crowd(ctx context.Context, binary string, members int, settle, watch time.D
 
 // watch measures the node.
 func (c *crowded) watch(ctx context.Context, pid int, d time.Duration) error {
-	before, err := takeSnapshot([]int{pid})
+	before, err := takeSnapshot([]int{pid}, nil)
 	if err != nil {
 		return err
 	}
 	if err := pause(ctx, d); err != nil {
 		return err
 	}
-	after, err := takeSnapshot([]int{pid})
+	after, err := takeSnapshot([]int{pid}, nil)
 	if err != nil {
 		return err
 	}

@@ -31,6 +31,18 @@ var (
 	}
 )
 
+// half are the addresses on the veth pairs to a host in between: of the hosts, and of that one.
+var half = [2][2]addresses{
+	{
+		{v4: netip.MustParsePrefix("198.18.1.1/24"), v6: netip.MustParsePrefix("2001:db8:1::1/64")},
+		{v4: netip.MustParsePrefix("198.18.1.2/24"), v6: netip.MustParsePrefix("2001:db8:1::2/64")},
+	},
+	{
+		{v4: netip.MustParsePrefix("198.18.2.1/24"), v6: netip.MustParsePrefix("2001:db8:2::1/64")},
+		{v4: netip.MustParsePrefix("198.18.2.2/24"), v6: netip.MustParsePrefix("2001:db8:2::2/64")},
+	},
+}
+
 // wire is the name of the veth at both hosts.
 const wire = "wire0"
 
@@ -43,9 +55,11 @@ type Pair struct {
 	Dir   string       // for files of the variant; goes with the pair
 	Began time.Time    // when the last program of the variant was started: set by Mark
 
-	lab     *lab.Lab
-	running []*exec.Cmd
-	inputs  []io.Closer // standard inputs, which end some programs when they end
+	lab      *lab.Lab
+	network  *lab.Network
+	offloads bool
+	running  []*exec.Cmd
+	inputs   []io.Closer // standard inputs, which end some programs when they end
 }
 
 // newPair makes the hosts.
@@ -63,20 +77,51 @@ func newPair(ctx context.Context, offloads bool) (p *Pair, err error) {
 	if p.lab, err = lab.New(lab.Options{Name: "bench"}); err != nil {
 		return p, err
 	}
-	network := p.lab.Internet("isp")
-	p.Hosts = [2]*lab.Host{network.Host("a", lab.HostConfig{V4: true}), network.Host("b", lab.HostConfig{V4: true})}
+	p.network = p.lab.Internet("isp")
+	p.Hosts = [2]*lab.Host{p.network.Host("a", lab.HostConfig{V4: true}), p.network.Host("b", lab.HostConfig{V4: true})}
 	if err = p.lab.Ready(ctx); err != nil {
 		return p, err
 	}
 	for _, h := range p.Hosts {
-		if err = h.Do(prepareHost); err != nil {
-			return p, fmt.Errorf("prepare host %s: %w", h.Name(), err)
-		}
-		if err = os.Mkdir(p.File(h, ""), 0o700); err != nil {
+		if err = p.prepare(h); err != nil {
 			return p, err
 		}
 	}
 	return p, p.connect(ctx, offloads)
+}
+
+func (p *Pair) prepare(h *lab.Host) error {
+	if err := h.Do(prepareHost); err != nil {
+		return fmt.Errorf("prepare host %s: %w", h.Name(), err)
+	}
+	return os.Mkdir(p.File(h, ""), 0o700)
+}
+
+// Between puts a third host between the two, which from then on reach it and not each other.
+func (p *Pair) Between(ctx context.Context) (*lab.Host, error) {
+	h := p.network.Host("r", lab.HostConfig{V4: true})
+	if err := p.lab.Ready(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.prepare(h); err != nil {
+		return nil, err
+	}
+	err := p.Hosts[0].Do(func() error {
+		link, err := netlink.LinkByName(wire)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkDel(link) // with its routes
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cut %s: %w", wire, err)
+	}
+	for i, end := range p.Hosts {
+		if err := p.cable(ctx, [2]*lab.Host{end, h}, [2]string{"left", "right"}[i], [2]addresses{half[i][0], half[i][1]}); err != nil {
+			return nil, err
+		}
+	}
+	return h, nil
 }
 
 // prepareHost unplugs the host from the lab's network, and sets what is set before an interface is made.
@@ -107,10 +152,24 @@ func setParameters(values map[string]string) error {
 	return nil
 }
 
-// connect makes the veth pair.
+// connect makes the veth pair, and routes over it.
 func (p *Pair) connect(ctx context.Context, offloads bool) error {
+	p.offloads = offloads
+	if err := p.cable(ctx, p.Hosts, wire, under); err != nil {
+		return err
+	}
+	for i, h := range p.Hosts {
+		if err := h.Do(func() error { return routes(under[1-i]) }); err != nil {
+			return fmt.Errorf("set up %s of host %s: %w", wire, h.Name(), err)
+		}
+	}
+	return nil
+}
+
+// cable makes a veth pair between two hosts, with one name at both, and waits until it carries frames.
+func (p *Pair) cable(ctx context.Context, ends [2]*lab.Host, name string, addrs [2]addresses) error {
 	var far *os.File
-	err := p.Hosts[1].Do(func() (err error) {
+	err := ends[1].Do(func() (err error) {
 		far, err = os.Open("/proc/thread-self/ns/net")
 		return err
 	})
@@ -118,42 +177,39 @@ func (p *Pair) connect(ctx context.Context, offloads bool) error {
 		return err
 	}
 	defer far.Close()
-	err = p.Hosts[0].Do(func() error {
+	err = ends[0].Do(func() error {
 		attrs := netlink.NewLinkAttrs()
-		attrs.Name, attrs.MTU, attrs.TxQLen = wire, 1500, 1000
+		attrs.Name, attrs.MTU, attrs.TxQLen = name, 1500, 1000
 		veth := netlink.NewVeth(attrs)
-		veth.PeerName, veth.PeerMTU, veth.PeerTxQLen = wire, 1500, 1000
+		veth.PeerName, veth.PeerMTU, veth.PeerTxQLen = name, 1500, 1000
 		veth.PeerNamespace = netlink.NsFd(far.Fd())
 		return netlink.LinkAdd(veth)
 	})
 	if err != nil {
-		return fmt.Errorf("make veth pair: %w", err)
+		return fmt.Errorf("make veth pair %s: %w", name, err)
 	}
-	for i, h := range p.Hosts {
+	for i, h := range ends {
 		err := h.Do(func() error {
-			if !offloads {
-				if err := offloadsOff(wire); err != nil {
+			if !p.offloads {
+				if err := offloadsOff(name); err != nil {
 					return err
 				}
 			}
-			if err := number(wire, under[i]); err != nil {
-				return err
-			}
-			return routes(under[1-i])
+			return number(name, addrs[i])
 		})
 		if err != nil {
-			return fmt.Errorf("set up %s of host %s: %w", wire, h.Name(), err)
+			return fmt.Errorf("set up %s of host %s: %w", name, h.Name(), err)
 		}
 	}
-	return p.awaitCarrier(ctx)
+	return awaitCarrier(ctx, ends, name)
 }
 
-// awaitCarrier waits until the veth carries frames both ways: until then it drops them silently.
-func (p *Pair) awaitCarrier(ctx context.Context) error {
-	for _, h := range p.Hosts {
+// awaitCarrier waits until a veth carries frames both ways: until then it drops them silently.
+func awaitCarrier(ctx context.Context, ends [2]*lab.Host, name string) error {
+	for _, h := range ends {
 		err := poll(ctx, func() bool {
 			return h.Do(func() error {
-				link, err := netlink.LinkByName(wire)
+				link, err := netlink.LinkByName(name)
 				if err == nil && link.Attrs().OperState != netlink.OperUp {
 					err = errNoCarrier
 				}
@@ -161,7 +217,7 @@ func (p *Pair) awaitCarrier(ctx context.Context) error {
 			}) == nil
 		})
 		if err != nil {
-			return fmt.Errorf("wait for carrier of %s at %s: %w", wire, h.Name(), err)
+			return fmt.Errorf("wait for carrier of %s at %s: %w", name, h.Name(), err)
 		}
 	}
 	return nil

@@ -148,12 +148,13 @@ func parseMachine(text string) (machineTime, error) {
 type snapshot struct {
 	at      time.Time
 	tunnel  time.Duration // by the variant's programs
+	middle  time.Duration // by those of them on a host in between
 	machine time.Duration // by everything
 	foreign time.Duration // by others, and by the host under this machine
 }
 
-// takeSnapshot looks at the machine; roots are the variant's programs.
-func takeSnapshot(roots []int) (snapshot, error) {
+// takeSnapshot looks at the machine; roots are the variant's programs, middle those on a host in between.
+func takeSnapshot(roots, middle []int) (snapshot, error) {
 	all, err := processes()
 	if err != nil {
 		return snapshot{}, err
@@ -167,7 +168,7 @@ func takeSnapshot(roots []int) (snapshot, error) {
 		return snapshot{}, err
 	}
 	return snapshot{
-		at: time.Now(), tunnel: usage(all, roots), machine: m.busy,
+		at: time.Now(), tunnel: usage(all, roots), middle: usage(all, middle), machine: m.busy,
 		foreign: foreign(all, os.Getpid()) + m.stolen,
 	}, nil
 }
@@ -177,13 +178,14 @@ func (s snapshot) since(from snapshot) cost {
 	return cost{
 		wall:    s.at.Sub(from.at),
 		tunnel:  s.tunnel - from.tunnel,
+		middle:  s.middle - from.middle,
 		machine: s.machine - from.machine,
 		foreign: max(0, s.foreign-from.foreign),
 	}
 }
 
 // cost is what a sample has used.
-type cost struct{ wall, tunnel, machine, foreign time.Duration }
+type cost struct{ wall, tunnel, middle, machine, foreign time.Duration }
 
 // disturbance is how many cores others used.
 func (c cost) disturbance() float64 {

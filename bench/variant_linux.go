@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 )
@@ -24,6 +25,7 @@ type Variant interface {
 type Tunnel struct {
 	V4, V6 [2]netip.Addr // of the hosts; invalid where the variant carries no IPv6
 	PIDs   [2][]int      // the programs on each host: these and their descendants; none for the kernel
+	Middle []int         // those on a host in between
 }
 
 // tunnel is one with the usual addresses.
@@ -35,8 +37,8 @@ func tunnel(a, b []int) *Tunnel {
 	}
 }
 
-// all are the programs of both hosts.
-func (t *Tunnel) all() []int { return append(append([]int(nil), t.PIDs[0]...), t.PIDs[1]...) }
+// all are the programs of all hosts.
+func (t *Tunnel) all() []int { return slices.Concat(t.PIDs[0], t.PIDs[1], t.Middle) }
 
 // tap is the name of the interface that a variant makes.
 const tap = "tap0"
@@ -105,7 +107,7 @@ func variants() []Variant {
 	return []Variant{
 		&veth{}, &vxlan{}, &wireguard{}, &wireguard{vxlan: true},
 		&tinc{}, &fastd{}, &openvpn{}, &n2n{}, &vde{},
-		&zeroTier{}, &nebula{}, &easyTier{}, &meshd{}, &meshd{mtu: fittedMTU},
+		&zeroTier{}, &nebula{}, &easyTier{}, &meshd{}, &meshd{mtu: fittedMTU}, &between{relay: true}, &between{},
 	}
 }
 

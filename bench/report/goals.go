@@ -13,6 +13,9 @@ type Goal struct {
 const (
 	zeroTier = "zerotier"      // the best layer 2 peer
 	Fitted   = "meshd-mtu1400" // meshd with an MTU that fits the path
+
+	Relayed   = "meshd-relayed"   // meshd through a third member
+	Forwarded = "meshd-forwarded" // meshd through the least forwarder
 )
 
 // goals are the "Numbers to hold".
@@ -34,6 +37,8 @@ func goals() []Goal {
 		{"memory of a node after the floods, MiB", Memory, "", false, 64, 32},
 		{"MTU 1500 over an MTU that fits: TCP, 1 stream", TCP1, Fitted, true, 0.95, 0.98},
 		{"UDP of 1472 bytes over UDP of 1200", largeRatio, "", true, 0.8, 0.9},
+		{"relayed over direct: TCP, 1 stream", relayedRatio, "", true, 0.85, 0.95},
+		{"CPU of the relay by byte over the least forwarder's", relayCPURatio, "", false, 1.3, 1.1},
 	}
 }
 
@@ -75,6 +80,10 @@ func (r *Result) Judge(variant string) []Verdict {
 			if v.Known = okLarge && okFitted && fitted.Median > 0; v.Known {
 				v.Value = large.Median / fitted.Median
 			}
+		case g.Metric == relayedRatio:
+			v.Value, v.Known = r.Ratio(Relayed, variant, TCP1)
+		case g.Metric == relayCPURatio:
+			v.Value, v.Known = r.Ratio(Relayed, Forwarded, CPUMiddle)
 		case g.Over != "":
 			v.Value, v.Known = r.Ratio(variant, g.Over, g.Metric)
 		default:

@@ -25,7 +25,11 @@ const (
 	OffTCP1    Metric = "off.tcp1"
 	OffTCP4    Metric = "off.tcp4"
 	OffCPU1    Metric = "off.cpu.tcp1"
+	CPUMiddle  Metric = "cpu.middle" // of the programs on a host in between
 	largeRatio Metric = "udp1472/udp1200"
+
+	relayedRatio  Metric = "relayed/direct"
+	relayCPURatio Metric = "relay/forwarder"
 )
 
 // TCP is the metric of a TCP run: streams is 1 or 4, version 4 or 6, and ab says that A sends.

@@ -95,6 +95,9 @@ func example() *Result {
 	add("meshd", Memory, 36, 40)
 	add("meshd", UDP1472, 900)
 	add("meshd", UDP1200, 1000)
+	add(Relayed, TCP(1, 4, true), 2295)
+	add(Relayed, CPUMiddle, 0.6)
+	add(Forwarded, CPUMiddle, 0.4)
 	return r
 }
 
@@ -138,6 +141,7 @@ func TestJudge(t *testing.T) {
 	want := map[Metric]string{
 		TCP1: "aim", TCP4: "not measured", CPU1: "must", RTT: "missed", Loss64: "aim", CPU64: "not measured",
 		Rate64: "must", Memory: "must", largeRatio: "aim",
+		relayedRatio: "must", relayCPURatio: "missed",
 	}
 	if !reflect.DeepEqual(words, want) {
 		t.Errorf("got %v\nwant %v", words, want)

@@ -36,6 +36,7 @@ func groups() []group {
 		{"What TCP costs, CPU s/GB, and the node", []column{
 			{"programs, 1 stream", CPU1},
 			{"programs, 4 streams", CPU4},
+			{"host in between, 1 stream", CPUMiddle},
 			{"whole machine, 1 stream", Machine1},
 			{"memory, MiB", Memory},
 			{"start to first ping, s", FirstPing},
@@ -73,13 +74,17 @@ func (r *Result) Tables(w io.Writer) error {
 
 func (r *Result) table(b *strings.Builder, g group) {
 	rows := [][]string{{g.title}}
+	var columns []column // of which there is any value
 	for _, c := range g.columns {
-		rows[0] = append(rows[0], c.title)
+		if slices.ContainsFunc(r.Variants, func(v Variant) bool { return r.cell(v.Name, c.metric) != nothing }) {
+			columns = append(columns, c)
+			rows[0] = append(rows[0], c.title)
+		}
 	}
 	for _, v := range r.Variants {
 		row := []string{v.Name}
 		some := false
-		for _, c := range g.columns {
+		for _, c := range columns {
 			cell := r.cell(v.Name, c.metric)
 			some = some || cell != nothing
 			row = append(row, cell)
