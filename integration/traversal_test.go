@@ -4,7 +4,10 @@ package integration
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -380,5 +383,107 @@ func TestNetcheck(t *testing.T) {
 				t.Errorf("without a node: %+v", r)
 			}
 		})
+	}
+}
+
+// check is one of `meshd doctor --json`.
+type check struct{ Name, State, Text, Remedy string }
+
+// doctor runs meshd doctor and returns its checks by name, and its exit status.
+func (w *world) doctor(n *lab.Node, args ...string) (map[string]check, int) {
+	w.Helper()
+	status := 0
+	out, err := n.Run(w.within(40*time.Second), append([]string{"doctor", "--json"}, args...)...)
+	if exit := new(lab.ExitError); errors.As(err, &exit) {
+		status = exit.Code
+	} else {
+		w.must(err)
+	}
+	var r struct{ Checks []check }
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		w.Fatalf("%v: %s", err, out)
+	}
+	checks := map[string]check{}
+	for _, c := range r.Checks {
+		checks[c.Name] = c
+	}
+	return checks, status
+}
+
+// expect compares checks' states, and what their text or remedy says.
+func (w *world) expect(checks map[string]check, want map[string][2]string) {
+	w.Helper()
+	for name, e := range want {
+		c, ok := checks[name]
+		if !ok || c.State != e[0] || !strings.Contains(c.Text+" | "+c.Remedy, e[1]) {
+			w.Errorf("check %s: %+v, want %s and %q", name, c, e[0], e[1])
+		}
+		if (c.State == "warning" || c.State == "failed") && c.Remedy == "" {
+			w.Errorf("check %s does not say what to do: %+v", name, c)
+		}
+	}
+}
+
+// TestDoctor breaks one thing after another, and doctor has to name it.
+func TestDoctor(t *testing.T) {
+	w := newWorld(t)
+	home := w.found(w.net.Host("home", lab.HostConfig{V4: true}))
+	friend := w.join(w.net.Host("friend", lab.HostConfig{V4: true}), w.invite(home))
+
+	hotel := w.net.Site("hotel", lab.SiteConfig{NAT: lab.Home, V4: true, BlockUDP: true})
+	guest := w.node(hotel.Host("guest"))
+	checks, status := w.doctor(guest, "--offline")
+	w.expect(checks, map[string][2]string{
+		"daemon": {"warning", "meshd up"}, "tun": {"ok", ""}, "port": {"ok", "51830"}, "firewall": {"ok", ""}, "ipv6": {"ok", ""},
+		"pairs": {"skipped", ""}, "certificate": {"skipped", ""}, "dns": {"ok", ""}, "udp": {"skipped", ""},
+	})
+	if status != 3 {
+		t.Errorf("without a daemon: exit status %d, want 3", status)
+	}
+
+	var rival *net.UDPConn
+	w.must(guest.Host.Do(func() (err error) {
+		rival, err = net.ListenUDP("udp4", &net.UDPAddr{Port: 51830})
+		return err
+	}))
+	checks, status = w.doctor(guest, "--offline")
+	w.expect(checks, map[string][2]string{"port": {"failed", "--listen"}})
+	if status != 1 {
+		t.Errorf("with a rival on the port: exit status %d, want 1", status)
+	}
+	rival.Close()
+
+	w.hostNft(friend.Host, "add table inet fw\nadd chain inet fw in { type filter hook input priority 0; policy drop; }\nadd rule inet fw in ct state established,related accept")
+	checks, _ = w.doctor(friend)
+	w.expect(checks, map[string][2]string{"firewall": {"ok", "not understood"}, "udp": {"ok", ""}, "nat": {"ok", "none"}})
+	w.hostNft(friend.Host, "insert rule inet fw in udp dport 51830 drop")
+	checks, _ = w.doctor(friend, "--offline")
+	w.expect(checks, map[string][2]string{"firewall": {"warning", "udp dport 51830 accept"}})
+
+	checks, status = w.doctor(home) // whose only neighbour is deaf now
+	w.expect(checks, map[string][2]string{"udp": {"failed", "UDP is blocked, or none of them is there"}})
+	if status != 1 {
+		t.Errorf("with UDP blocked: exit status %d, want 1", status)
+	}
+	w.hostNft(friend.Host, "delete table inet fw")
+
+	w.must(os.Chmod(home.State, 0o755))
+	checks, status = w.doctor(home)
+	w.expect(checks, map[string][2]string{
+		"daemon": {"ok", "home"}, "tun": {"ok", "mesh0"}, "certificate": {"ok", ""}, "mesh-names": {"warning", "127.0.0.1#5383"},
+		"state": {"warning", "chmod 700"}, "mtu": {"ok", "1500"}, "pairs": {"ok", "1 members"},
+	})
+	if status != 0 {
+		t.Errorf("with warnings alone: exit status %d, want 0", status)
+	}
+}
+
+// hostNft changes a host's own firewall.
+func (w *world) hostNft(h *lab.Host, text string) {
+	w.Helper()
+	cmd := h.Command(w.within(10*time.Second), "nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(text + "\n")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		w.Fatalf("change the firewall of %s: %v\n%s", h.Name(), err, out)
 	}
 }

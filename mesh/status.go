@@ -155,6 +155,7 @@ func (n *Node) describeSelf(now time.Time) api.Self {
 	self.MTU, self.Addresses = mtu, addrsOf(ownAddresses(id, prefixes))
 	if d := n.state.dir.Member(id); d != nil {
 		self.Name, self.Roles = d.Display, d.Certificate.Roles
+		self.CertificateExpires = d.Certificate.NotAfter.UTC()
 	}
 	for _, m := range n.state.members {
 		self.NAT.UDP = self.NAT.UDP || m.up

@@ -16,6 +16,7 @@ import (
 	"meshd/mesh"
 	"meshd/mesh/api"
 	"meshd/mesh/api/apitest"
+	"meshd/mesh/doctor"
 )
 
 // asMainEnv makes the test's program a meshd with a fake node, for what needs a process of its own.
@@ -112,6 +113,15 @@ func (f *fakeNode) CleanUp(stateDir string) error {
 	err := f.cleanErr[0]
 	f.cleanErr = f.cleanErr[1:]
 	return err
+}
+
+// Examine finds one of each.
+func (f *fakeNode) Examine(_ context.Context, c doctor.Config) []api.Check {
+	list := []api.Check{{Name: "tun", State: api.CheckOK, Text: "mesh0 is up"}, {Name: "clock", State: api.CheckWarning, Text: "slow", Remedy: "set it"}}
+	if f.mode == "ill" {
+		list = append(list, api.Check{Name: "port", State: api.CheckFailed, Text: "taken", Remedy: "choose another"})
+	}
+	return list
 }
 
 // Netcheck finds a network without UDP.

@@ -12,6 +12,7 @@ import (
 	"meshd/keys"
 	"meshd/mesh"
 	"meshd/mesh/api"
+	"meshd/mesh/doctor"
 )
 
 // What up and down need of package mesh. This file is the only one that knows it.
@@ -30,6 +31,8 @@ type node interface {
 	CleanUp(stateDir string) error
 	// Netcheck measures the network without a node.
 	Netcheck(ctx context.Context, stateDir string, servers []string) (*api.Netcheck, error)
+	// Examine makes doctor's checks.
+	Examine(ctx context.Context, c doctor.Config) []api.Check
 }
 
 // nodeConfig is what up tells the node.
@@ -91,6 +94,11 @@ func (realNode) Netcheck(ctx context.Context, stateDir string, servers []string)
 
 // checkSSH says what is wrong with ssh://[USER@]HOST[:PORT].
 func checkSSH(text string) error { return mesh.CheckSSH(text) }
+
+// Examine looks at this host, its network and the node.
+func (realNode) Examine(ctx context.Context, c doctor.Config) []api.Check {
+	return doctor.Examine(ctx, c)
+}
 
 // isInvite tells an invite from a host.
 func isInvite(s string) bool { return keys.IsInvite(s) }

@@ -37,6 +37,8 @@ type Self struct {
 	Ready         bool         `json:"ready"`
 	// Waiting holds the six words while the node waits for an admin's approval.
 	Waiting string `json:"waiting,omitempty"`
+	// CertificateExpires is when the certificate ends; absent before there is one.
+	CertificateExpires time.Time `json:"certificate_expires,omitzero"`
 }
 
 // Endpoint is an address at which this node might be reached.
