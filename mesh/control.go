@@ -58,6 +58,10 @@ func (n *Node) control(ctx context.Context) error {
 			}
 			n.hostChanged()
 		case <-timer.C:
+			if n.state.sleep.Woke() {
+				n.log.Info("this host has slept")
+				n.hostChanged()
+			}
 		}
 		if reconcile {
 			began := time.Now()

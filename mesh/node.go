@@ -107,6 +107,7 @@ type state struct {
 	schedule   schedule
 	lastGood   map[keys.NodeID]netip.AddrPort // from the cache: where it was reached
 	refused    map[keys.NodeID]string         // chains of members whom the engine does not take, as last told
+	sleep      traversal.Sleep
 	alarms     map[directory.Alarm]time.Time
 	contacts   []contact // who relays to us
 	share      share

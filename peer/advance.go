@@ -182,6 +182,9 @@ func (r *Remote) keepalive(now time.Time) {
 // it may have no reason of its own.
 const flagWant = 1
 
+// flagUnheard in a pong says that pings to the asker went unanswered before it asked.
+const flagUnheard = 2
+
 // ping sends a probe that the path table asked for.
 func (r *Remote) ping(p path.Ping, now time.Time) {
 	m := probe.Message{Kind: probe.Ping, Transaction: p.Transaction}

@@ -39,6 +39,9 @@ const (
 	// probesInARow may be handled before something else gets its turn, so that a
 	// flood of pings starves neither handshakes nor deadlines.
 	probesInARow = 16
+	// frozenFor is how late the loop must be to take it that it was stopped
+	// meanwhile, and that nothing is as it was.
+	frozenFor = 3 * time.Second
 	// maxMeetings bounds the hellos that are under way for members who do not
 	// answer probes.
 	maxMeetings = 256
@@ -114,6 +117,7 @@ type control struct {
 	responder *hello.Responder
 	helloCfg  hello.Config
 	tries     tries
+	mappings  mappings
 	self      punch.Local // what others are told when a direct path is sought
 	meetings  map[[8]byte]*meeting
 	meetAgain time.Time          // no meeting is due before; zero: none is
@@ -208,6 +212,7 @@ func (e *Engine) Run(ctx context.Context) error {
 func (e *Engine) loop(ctx context.Context, start func(func() error)) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	due := e.now()
 	for probes := 0; ; {
 		if probes < probesInARow { // what keeps existing sessions alive goes first
 			select {
@@ -233,10 +238,16 @@ func (e *Engine) loop(ctx context.Context, start func(func() error)) error {
 		case <-e.kick:
 			e.locked(func(time.Time) {})
 		case <-timer.C:
-			e.locked(func(time.Time) {})
+			e.locked(func(now time.Time) {
+				if now.Sub(due) > frozenFor { // this process was stopped, or its host
+					e.doubtPaths(now)
+				}
+			})
 		}
 		e.startPorts(ctx, start)
-		timer.Reset(e.untilNext())
+		wait := e.untilNext()
+		due = e.now().Add(wait)
+		timer.Reset(wait)
 	}
 }
 

@@ -81,20 +81,12 @@ func (e *Engine) handleProbe(d *datagram, now time.Time) {
 	}
 	switch m.Kind {
 	case probe.Ping:
-		e.noteReached(r, d.from, now)
-		if r.mayLearn(d.from, now) {
-			r.paths.Learn(d.from, now)
-		}
-		if m.Flags&flagWant != 0 && r.ask(d.from, now) {
-			break
-		}
-		pong := probe.Message{Kind: probe.Pong, Transaction: m.Transaction, Received: r.receivedFrom(d.from)}
-		if !way.IsVirtual(d.from.Addr()) { // which means nothing to others
-			pong.Observed = d.from
-		}
-		e.send(d.from, r.pair.Append(nil, pong, probe.Hour(now), 0))
+		r.answerPing(m, d.from, now)
 	case probe.Pong:
 		fresh := r.paths.Pong(d.from, m.Transaction, m.Received, now)
+		if fresh && m.Flags&flagUnheard != 0 {
+			e.keepMappings(now)
+		}
 		if fresh && m.Transaction == r.asked {
 			r.asked = [12]byte{}
 			r.lastUsed.Store(e.stamp(now))
@@ -107,6 +99,26 @@ func (e *Engine) handleProbe(d *datagram, now time.Time) {
 		}
 	}
 	r.advance(now)
+}
+
+// answerPing sends a pong, or in its place a ping of ours, and has the address probed.
+func (r *Remote) answerPing(m probe.Message, from netip.AddrPort, now time.Time) {
+	r.engine.noteReached(r, from, now)
+	unheard := r.paths.Unheard()
+	if r.mayLearn(from, now) {
+		r.paths.Learn(from, now)
+	}
+	if m.Flags&flagWant != 0 && r.ask(from, now) {
+		return
+	}
+	pong := probe.Message{Kind: probe.Pong, Transaction: m.Transaction, Received: r.receivedFrom(from)}
+	if !way.IsVirtual(from.Addr()) { // which means nothing to others
+		pong.Observed = from
+		if unheard {
+			pong.Flags = flagUnheard
+		}
+	}
+	r.engine.send(from, r.pair.Append(nil, pong, probe.Hour(now), 0))
 }
 
 // noteReached notes that a remote came from where nothing had been sent to.

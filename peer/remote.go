@@ -231,6 +231,7 @@ func (e *Engine) newRemote(public keys.Public) (*Remote, error) {
 		},
 	}
 	r.punch.SetLocal(e.control.self, time.Time{})
+	r.paths.Quiet(e.control.mappings.quiet)
 	r.session = wireguard.NewSession(e.control.local, public.WireGuard, wireguard.Options{
 		Member:   true,
 		NewIndex: func() uint32 { return e.newIndex(r) },
@@ -312,15 +313,21 @@ func (r *Remote) Keep(on bool) {
 	}
 }
 
-// LocalChange says that this host's addresses or routes changed: every path is
-// in doubt and probed at once.
+// LocalChange says that this host's addresses or routes changed, or that it has
+// slept: every path is in doubt and probed at once.
 func (e *Engine) LocalChange() {
 	e.call(func(now time.Time) {
-		for _, r := range e.control.byID {
-			r.paths.LocalChange(now)
-			e.control.schedule(r, now)
-		}
+		e.doubtPaths(now)
+		e.forgetMappings(now)
 	})
+}
+
+func (e *Engine) doubtPaths(now time.Time) {
+	for _, r := range e.control.byID {
+		r.paths.LocalChange(now)
+		r.punch.Changed(now)
+		e.control.schedule(r, now)
+	}
 }
 
 // Hold adds a way to the remote that this node holds open, such as a stream: a

@@ -36,9 +36,10 @@ type candidate struct {
 	mtu     mtuSearch
 	loss    dataLoss
 
-	pinged time.Time // last small ping
-	burst  int       // of the first quick pings to an unverified address, those sent
-	poked  bool      // to be pinged at the next opportunity
+	pinged time.Time     // last small ping
+	pause  time.Duration // after which the next is due when all is quiet
+	burst  int           // of the first quick pings to an unverified address, those sent
+	poked  bool          // to be pinged at the next opportunity
 	budget budget
 }
 

@@ -14,6 +14,7 @@
 //	candidate.go one address: its pings, round trips, signs of life
 //	judge.go     which are up, which is active
 //	schedule.go  what to ping, and when
+//	quiet.go     how long a pause may be
 //	mtu.go       how large packets may be
 //
 // Times that callers pass may lag a little behind each other; they only ever

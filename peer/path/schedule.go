@@ -15,9 +15,9 @@ const (
 	slow        = time.Second
 	busyPing    = 2 * time.Second  // on the active path while data flows
 	busyHeld    = time.Second      // the same where others carry for us
-	quietPing   = 20 * time.Second // and while none does
+	quietPing   = 25 * time.Second // and while none does, at most: many NATs take 30 s; see quiet.go
+	quietLeast  = 15 * time.Second // and at least
 	standbyPing = 15 * time.Second // on other paths that are up
-	keepMapping = 25 * time.Second // on the active path while nobody wants it; RFC 4787 allows NATs 2 min, many take 30 s
 	busyFor     = 3 * time.Second  // after a frame, more are expected
 
 	burstSize  = 3                // quick pings to an unverified address
@@ -66,7 +66,7 @@ func (t *Table) due(c *candidate, now time.Time) (at time.Time, ok bool) {
 	case c.ghost():
 		return at, false
 	case !t.wanted:
-		return later(c.pinged, c.heard).Add(keepMapping), t.cfg.KeepMapping && c == t.active
+		return at, false
 	case c.up:
 		return t.dueUp(c, now), true
 	case !c.verified(now) && t.paced(c):
@@ -88,11 +88,11 @@ func (t *Table) dueUp(c *candidate, now time.Time) time.Time {
 	case c.poked || c.suspect(now) || t.alarmed || c.rtt.samples < enough || c.mtu.wantsSmall():
 		return c.pinged.Add(quick)
 	case c != t.active:
-		return c.pinged.Add(standbyPing)
+		return c.pinged.Add(min(standbyPing, t.pause(c)))
 	case t.busy(now) && c.mtu.known == 0: // else the tests of the size in use do
 		return c.pinged.Add(busyPing)
 	}
-	return later(c.pinged, c.heard).Add(quietPing)
+	return later(c.pinged, c.heard).Add(t.pause(c))
 }
 
 // paced says that an address is left in peace until it is asked for again: there is
@@ -141,6 +141,7 @@ func (t *Table) ping(c *candidate, mtu int, now time.Time) {
 		c.budget.spend(now)
 		c.burst++
 	}
+	c.pause = quietLeast + (quietPing-quietLeast)*time.Duration(p.transaction[0])/256
 	out := Ping{Addr: c.addr, Transaction: p.transaction}
 	if mtu == 0 {
 		c.pinged, c.poked = now, false

@@ -355,16 +355,6 @@ func TestIdleIsSilent(t *testing.T) {
 	}
 	w.run(20 * time.Millisecond)
 	w.best(w.a, b1, b6)
-
-	w.a.table.cfg.KeepMapping = true
-	stop()
-	w.run(time.Second)
-	clear(w.probes)
-	w.run(10 * time.Minute)
-	total := len(w.probes[addr(b1)]) + len(w.probes[addr(b6)])
-	if total < 23 || total > 24 || len(w.probes) != 1 {
-		t.Errorf("%d keepalives to %d addresses in ten minutes", total, len(w.probes))
-	}
 }
 
 // Wanted and quiet: a ping now and then, and the path stays good.

@@ -18,8 +18,7 @@ const (
 
 // Config is what a Table is made with.
 type Config struct {
-	Rand        io.Reader // source of transaction ids; nil: crypto/rand
-	KeepMapping bool      // keep the active path's NAT mapping alive while idle
+	Rand io.Reader // source of transaction ids; nil: crypto/rand
 }
 
 // Ping is a probe to be sent.
@@ -54,6 +53,8 @@ type Table struct {
 	sent       time.Time // when data was last sent
 	used       time.Time // when a frame last went or came
 	pings      []Ping    // what Tick returns; reused
+
+	quiet time.Duration // the longest pause on a quiet path; 0: the usual one
 }
 
 // New makes a Table without candidates.

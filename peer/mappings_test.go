@@ -1,0 +1,71 @@
+package peer_test
+
+import (
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"meshd/peer"
+	"meshd/peer/udp/udptest"
+)
+
+// TestForgetfulRouter: behind a router that forgets silent flows after 5 s, a node is
+// soon reached at any time by whom it keeps a session with, and does not send much.
+// Behind one that remembers for 30 s it sends no more than otherwise.
+func TestForgetfulRouter(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		timeout time.Duration
+		kept    bool // ports
+		packets int  // in ten minutes, at most
+	}{
+		{"5 s", 5 * time.Second, false, 1200},
+		{"5 s, ports kept", 5 * time.Second, true, 1200},
+		{"30 s", 30 * time.Second, false, 150},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				net := udptest.NewInternet(1)
+				net.LogOnFailure(t)
+				in := newNetwork(t)
+				contact := start(t, net, in, "contact", "198.18.0.1")
+				a := behind(t, net, in, "a", "203.0.113.1", udptest.NATConfig{
+					Filtering: udptest.AddressAndPortDependent, Timeout: c.timeout, PreservePorts: c.kept, InboundRefresh: true,
+				})
+				meet(t, a, contact)
+				toContact := a.knows(contact, peer.Spec{Candidates: []netip.AddrPort{contact.at}})
+				toContact.Keep(true)
+				contact.remote(a).Keep(true)
+				eventually(t, 5*time.Second, "a session", func() bool { return toContact.Up() && contact.remote(a).Up() })
+				time.Sleep(2 * time.Minute) // time to learn
+				sent := 0
+				net.Tap(func(d udptest.Datagram) {
+					if d.From == a.host {
+						sent++
+					}
+				})
+				time.Sleep(10 * time.Minute)
+				synctest.Wait()
+				if sent > c.packets {
+					t.Errorf("%d packets in ten quiet minutes", sent)
+				}
+				t.Logf("%d packets in ten quiet minutes", sent)
+				missed := 0
+				for range 30 {
+					time.Sleep(7700 * time.Millisecond)
+					before := len(a.received())
+					send(contact.remote(a), frame(60, 1))
+					time.Sleep(500 * time.Millisecond)
+					synctest.Wait()
+					if len(a.received()) == before {
+						missed++
+					}
+				}
+				if missed > 1 {
+					t.Errorf("%d of 30 frames did not arrive", missed)
+				}
+			})
+		})
+	}
+}

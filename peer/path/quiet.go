@@ -1,0 +1,35 @@
+package path
+
+import (
+	"time"
+
+	"meshd/peer/way"
+)
+
+// A path that is in use and quiet is pinged from both sides, for two reasons: NATs
+// on it forget it otherwise, and a side that can be reached no longer has to know.
+// The pauses are random. So now and then the outer side of a NAT is the first to
+// break a long silence, and finds out whether the NAT still lets it in. If it does
+// not, it tells so when the inner side is heard again (Unheard), which then does
+// not leave such long pauses any more (Quiet).
+
+// unheard is how many pings must be lost in a row for it: less is chance.
+const unheard = 2
+
+// Unheard says that pings of ours to the active path went unanswered just now. When
+// something comes from the remote all the same, a NAT has kept them out.
+func (t *Table) Unheard() bool {
+	return t.active != nil && t.active.class == way.Direct && t.active.lostPongs >= unheard
+}
+
+// Quiet sets the longest pause between packets on a path that is in use; 0 is the
+// usual one.
+func (t *Table) Quiet(pause time.Duration) { t.quiet = pause }
+
+// pause is how long a path may be quiet.
+func (t *Table) pause(c *candidate) time.Duration {
+	if t.quiet > 0 && c.class == way.Direct {
+		return min(t.quiet, c.pause)
+	}
+	return c.pause
+}
