@@ -34,7 +34,8 @@ func (r *Remote) advance(now time.Time) {
 	for _, p := range pings {
 		r.ping(p, now)
 	}
-	r.chooseRoute()
+	r.chooseRoute(now)
+	r.handedOver(now)
 	r.advanceSession(wanted, now)
 	if r.waiting.length.Load() > 0 {
 		r.drain(now)
@@ -43,7 +44,7 @@ func (r *Remote) advance(now time.Time) {
 	r.noteMoved()
 	seek := r.seek(wanted, now)
 	pieces := r.expirePieces(now)
-	wake = earliest(wake, pieces, r.wgWake, r.waiting.expires(), r.helloDeadline(wanted), r.idleDeadline(wanted), seek, call)
+	wake = earliest(wake, r.moving.until, pieces, r.wgWake, r.waiting.expires(), r.helloDeadline(wanted), r.idleDeadline(wanted), seek, call)
 	if at := r.keepDeadline(); at.After(now) { // when it has passed, a handshake is on its way
 		wake = earliest(wake, at)
 	}
@@ -94,7 +95,7 @@ func (r *Remote) feedPaths(now time.Time) {
 }
 
 // chooseRoute publishes the path to use.
-func (r *Remote) chooseRoute() {
+func (r *Remote) chooseRoute(now time.Time) {
 	addr, ok := r.paths.Best()
 	old := r.route.Load()
 	if !ok {
@@ -119,11 +120,18 @@ func (r *Remote) chooseRoute() {
 		maxPlain: inner.MaxPlaintext(payload),
 		mtu:      mtu,
 	}
-	if old != nil && old.addr == addr {
+	switch {
+	case old != nil && old.addr == addr:
 		next.out = old.out
 		next.heard.Store(old.heard.Load())
 		next.sent.Store(old.sent.Load())
 		next.asked.Store(old.asked.Load())
+		if r.moving.route == old {
+			next.held.Store(old.held.Load())
+			r.moving.route = next
+		}
+	case old != nil:
+		r.handOver(old, next, now)
 	}
 	r.route.Store(next)
 	r.engine.log.Debug("path chosen", "peer", r.ID.String(), "addr", addr.String(), "mtu", mtu)

@@ -87,6 +87,9 @@ func (e *Engine) handleProbe(d *datagram, now time.Time) {
 		if fresh && m.Flags&flagUnheard != 0 {
 			e.keepMappings(now)
 		}
+		if fresh {
+			r.arrived(m.Transaction, now)
+		}
 		if fresh && m.Transaction == r.asked {
 			r.asked = [12]byte{}
 			r.lastUsed.Store(e.stamp(now))

@@ -1,6 +1,7 @@
 package peer_test
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -213,4 +214,74 @@ func TestHostileRelay(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A move from a relay to a direct path that is much shorter keeps the order, and
+// loses nothing.
+func TestHandover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := udptest.NewInternet(3)
+		net.LogOnFailure(t)
+		in := newNetwork(t)
+		w := &triangle{net: net, a: start(t, net, in, "a", "198.18.0.1"), b: start(t, net, in, "b", "198.18.0.2")}
+		r := start(t, net, in, "r", "198.18.0.3")
+		r.host.SetLink(udptest.Link{Delay: 30 * time.Millisecond}, udptest.Link{Delay: 30 * time.Millisecond})
+		w.relays = []*node{r}
+		var cut atomic.Bool
+		cut.Store(true)
+		net.Block(func(d udptest.Datagram) bool {
+			return cut.Load() && (d.From == w.a.host && d.To == w.b.host || d.From == w.b.host && d.To == w.a.host)
+		})
+		for _, n := range []*node{w.a, w.b} {
+			meet(t, n, r)
+			n.knows(r, peer.Spec{Relays: true, Candidates: []netip.AddrPort{r.at}}).Want()
+		}
+		w.a.knows(w.b, peer.Spec{Candidates: []netip.AddrPort{w.b.at}})
+		w.b.knows(w.a, peer.Spec{Candidates: []netip.AddrPort{w.a.at}})
+		var next, late, lost uint32
+		w.b.onFrame = func() {
+			n := binary.BigEndian.Uint32(w.b.frames[len(w.b.frames)-1])
+			if n < next {
+				late++
+				return
+			}
+			lost += n - next
+			next = n + 1
+		}
+		stop, done := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(done)
+			tick := time.NewTicker(time.Millisecond)
+			defer tick.Stop()
+			for n := uint32(0); ; {
+				select {
+				case <-tick.C:
+				case <-stop:
+					return
+				}
+				if way.ClassOf(w.a.remote(w.b).Status().Endpoint) == way.Relayed || n > 0 {
+					f := frame(300, 1)
+					binary.BigEndian.PutUint32(f, n)
+					send(w.a.remote(w.b), f)
+					n++
+				} else {
+					w.a.remote(w.b).Want()
+				}
+			}
+		}()
+		defer func() { close(stop); <-done }()
+		eventually(t, 5*time.Second, "a circuit", func() bool { return w.via(w.a, w.b) == 0 && next > 0 })
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		lost = 0 // while there was no session yet
+		cut.Store(false)
+		w.a.remote(w.b).Learn(w.b.at)
+		took := eventually(t, 10*time.Second, "the direct path", func() bool { return w.via(w.a, w.b) == -1 })
+		t.Logf("direct after %v", took)
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if late > 0 || lost > 0 || next < 5000 {
+			t.Errorf("of %d frames %d were overtaken and %d lost", next, late, lost)
+		}
+	})
 }

@@ -130,6 +130,7 @@ type remoteControl struct {
 	relays     bool
 	seekAt     time.Time // when to ask for circuits next
 	seekWait   time.Duration
+	moving     handover
 	onCircuits bool             // it is on either side of one
 	upBefore   []netip.AddrPort // addresses that were up when last looked at
 	everUp     bool
@@ -261,6 +262,7 @@ func (e *Engine) forget(r *Remote, now time.Time) {
 		e.closeTry()
 	}
 	c.tags.again = time.Time{}
+	r.moving = handover{}
 	c.schedule(r, time.Time{})
 	delete(c.byID, r.ID)
 	delete(c.byKey, r.Public.WireGuard)

@@ -36,6 +36,7 @@ type route struct {
 	maxPlain int // bytes of padded plaintext that do
 	mtu      int // bytes of IP packet that the path carries
 
+	held  atomic.Bool    // frames wait until those on the path before have arrived
 	out   *atomic.Uint32 // messages sent to addr
 	sent  atomic.Int64   // Engine.stamp of the last datagram with a frame sent; 0: none
 	asked atomic.Int64   // and of the last with a control message
@@ -187,12 +188,16 @@ func (r *Remote) SendControl(msg []byte) bool {
 // for it. It reports false when there is no key or no path, or when who has the key
 // does not take checksums that are left out.
 func (r *Remote) transmit(h inner.Header, body []byte) bool {
-	key, to := r.session.SendKey(), r.route.Load()
-	if key == nil || to == nil || (h.CsumStart != 0 && !r.takesPartial(key)) {
+	key := r.session.SendKey()
+	if key == nil || (h.CsumStart != 0 && !r.takesPartial(key)) {
 		return false
 	}
 	r.txMu.Lock()
 	defer r.txMu.Unlock()
+	to := r.route.Load() // under the lock, so that nothing follows the last ping of a path
+	if to == nil || (to.held.Load() && h.Kind == inner.KindFrame) {
+		return false
+	}
 	if len(body) <= to.maxBody {
 		return r.seal(key, to, h, nil, body)
 	}

@@ -19,6 +19,10 @@ const (
 	// maxQueuedBytes is how much may wait for all remotes: a broadcast waits once
 	// for every member that is away.
 	maxQueuedBytes = 8 << 20
+	// maxHeldFrames and maxHeldBytes are the bounds while frames wait for those
+	// that went another way to arrive: more than what TCP has under way then.
+	maxHeldFrames = 4096
+	maxHeldBytes  = 4 << 20
 )
 
 // waitQueue holds copies of frames until a session can carry them. The oldest goes
@@ -41,8 +45,12 @@ type waitingFrame struct {
 }
 
 // put adds a copy of a frame. q.mu is held.
-func (q *waitQueue) put(frame []byte, now time.Time) {
-	for len(q.frames) > 0 && (len(q.frames) >= maxQueued || q.bytes+len(frame) > maxQueueBytes || q.total.Load()+int64(len(frame)) > maxQueuedBytes) {
+func (q *waitQueue) put(frame []byte, held bool, now time.Time) {
+	most, mostBytes := maxQueued, maxQueueBytes
+	if held {
+		most, mostBytes = maxHeldFrames, maxHeldBytes
+	}
+	for len(q.frames) > 0 && (len(q.frames) >= most || q.bytes+len(frame) > mostBytes || q.total.Load()+int64(len(frame)) > maxQueuedBytes) {
 		q.drop()
 	}
 	if q.total.Add(int64(len(frame))) > maxQueuedBytes { // by what waits for others
@@ -100,9 +108,13 @@ func (r *Remote) wait(frame []byte) {
 		r.waiting.mu.Unlock()
 		return
 	}
-	r.waiting.put(frame, r.engine.now())
+	to := r.route.Load()
+	held := to != nil && to.held.Load()
+	r.waiting.put(frame, held, r.engine.now())
 	r.waiting.mu.Unlock()
-	r.engine.attend(r)
+	if !held || !to.held.Load() { // else who lets them go will see to it
+		r.engine.attend(r)
+	}
 }
 
 // drain sends the frames that waited, now that there is a key and a route.

@@ -31,7 +31,7 @@ func TestWaitQueue(t *testing.T) {
 			frame[0], frame[1] = byte(n>>8), byte(n)
 			model[i] = append(model[i], n)
 			put[i]++
-			q.put(frame, time.Time{})
+			q.put(frame, false, time.Time{})
 			bytes, sum := 0, others
 			for _, f := range q.frames {
 				bytes += len(f.data)

@@ -75,6 +75,28 @@ func (t *Table) Pinged(host netip.Addr) bool {
 	return false
 }
 
+// Delivers reports whether what was sent to an address of late is likely to arrive:
+// the path may be in doubt, but nothing says that it is dead.
+func (t *Table) Delivers(addr netip.AddrPort, now time.Time) bool {
+	c := t.find(addr)
+	return c != nil && c.up && c.lost < 2 && !c.bad(now)
+}
+
+// Mark makes a ping to follow what has been sent to an address, and says how long
+// its answer should take.
+func (t *Table) Mark(addr netip.AddrPort, now time.Time) (p Ping, rtt time.Duration, ok bool) {
+	c := t.find(addr)
+	if c == nil || !c.up || c.rtt.samples == 0 {
+		return p, 0, false
+	}
+	t.pings = t.pings[:0]
+	t.ping(c, 0, now)
+	if len(t.pings) == 0 {
+		return p, 0, false
+	}
+	return t.pings[0], c.rtt.smoothed + 2*c.rtt.variation, true
+}
+
 // Bad reports whether data is lost on a path that is not in use for it.
 func (t *Table) Bad(addr netip.AddrPort, now time.Time) bool {
 	c := t.find(addr)
