@@ -46,6 +46,15 @@ type Certificate struct {
 	Raw                 []byte   // the chain as it travels: node DER ‖ signer DER
 }
 
+// IssuedAt is the time in the serial.
+func (c *Certificate) IssuedAt() time.Time {
+	b, err := parseSerial(c.Serial)
+	if err != nil {
+		return time.Time{}
+	}
+	return issuedAt(b).UTC()
+}
+
 // oidNode marks the extension that binds a node's X25519 keys and roles to its
 // certificate (in the experimental arc of RFC 1155).
 func oidNode() asn1.ObjectIdentifier { return asn1.ObjectIdentifier{1, 3, 6, 1, 3, 51830, 1} }

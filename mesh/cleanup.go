@@ -48,3 +48,12 @@ func CleanUp(stateDir string) error {
 	}
 	return forgetTAP(store)
 }
+
+// Forget removes the state of a node that does not run, its identity included.
+func Forget(stateDir string) error {
+	store, err := keys.Open(stateDir)
+	if err != nil {
+		return fmt.Errorf("remove state: %w", err)
+	}
+	return store.Remove()
+}

@@ -112,6 +112,7 @@ func (n *Node) reconcile(now time.Time) {
 	}
 	n.publish(now)
 	n.reconcileMembers(now)
+	n.keepPapers(now)
 	n.expirePending(now)
 	n.keepNeighbours(now)
 	n.askSTUN(now)
@@ -146,6 +147,9 @@ func (n *Node) reconcileMembers(now time.Time) {
 	s.changed = nil
 	for id := range changed {
 		n.reconcileMember(id, now)
+	}
+	if _, own := changed[n.self]; own {
+		n.keepOwn()
 	}
 	for _, id := range n.news.take() {
 		if m := s.members[id]; m != nil {

@@ -37,6 +37,7 @@ const (
 	kindJoin    = 3
 	kindPing    = 4
 	kindGoodbye = 5
+	kindPapers  = 10
 )
 
 // Kinds of join message: between joiner and introducer, and between members.
@@ -60,6 +61,7 @@ type Node struct {
 
 	tasks   chan func()
 	inbox   inbox
+	chain   atomic.Pointer[[]byte]             // our certificate, for hellos
 	banned  atomic.Pointer[[]*keys.Revocation] // those that count, for hellos
 	asked   atomic.Pointer[[]netip.AddrPort]   // STUN servers: nobody else answers
 	kick    chan struct{}                      // reconcile soon
@@ -69,6 +71,7 @@ type Node struct {
 	founded bool                               // by this process
 	failed  bool                               // it ended before it was ready
 	ready   atomic.Bool
+	leaving atomic.Bool // for good: the state goes with the process
 	pings   pinger
 	eventMu sync.Mutex       // events are told one at a time
 	stun    []netip.AddrPort // of --stun, resolved
@@ -105,6 +108,7 @@ type state struct {
 	self       endpoints
 	elsewhere  elsewhere
 	schedule   schedule
+	renewWait  time.Duration                  // between questions for a new certificate
 	lastGood   map[keys.NodeID]netip.AddrPort // from the cache: where it was reached
 	refused    map[keys.NodeID]string         // chains of members whom the engine does not take, as last told
 	sleep      traversal.Sleep
@@ -123,6 +127,7 @@ type schedule struct {
 	rest    time.Time // reconcile no sooner, so that a flood of causes leaves time for tasks
 	all     time.Time // look at every member
 	streams time.Time // a stream may be missing then; zero: none is
+	papers  time.Time // look at our own certificates
 
 	neighbours time.Time // choose them anew
 
@@ -316,6 +321,8 @@ func (n *Node) handleControl(from *peer.Remote, kind byte, body []byte) {
 		n.handleElsewhere(from, body)
 	case kindGoodbye:
 		n.handleGoodbye(from)
+	case kindPapers:
+		n.handlePapers(from, body)
 	}
 }
 
@@ -335,7 +342,7 @@ func (n *Node) hello() hello.Config {
 		return hello.Config{Identity: n.identity}
 	}
 	trust := m.trust()
-	return hello.Config{Identity: n.identity, Trust: &trust, Chain: m.Chain, Verify: n.verify(trust)}
+	return hello.Config{Identity: n.identity, Trust: &trust, Chain: *n.chain.Load(), Verify: n.verify(trust)}
 }
 
 // verify makes the judgement on a certificate chain. A member whose certificate

@@ -58,7 +58,7 @@ func (n *Node) unmapPorts() {
 	}
 }
 
-func (n *Node) keepsTAP() bool { return n.cfg.KeepTAP != nil && n.cfg.KeepTAP() }
+func (n *Node) keepsTAP() bool { return n.cfg.KeepTAP != nil && n.cfg.KeepTAP() && !n.leaving.Load() }
 
 // mapped are the addresses that routers let others in at. One that is not public
 // is of no use: another NAT is in front of it.

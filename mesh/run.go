@@ -17,7 +17,6 @@ import (
 	"meshd/mesh/api"
 	"meshd/mesh/directory"
 	"meshd/mesh/gossip"
-	"meshd/mesh/join"
 	"meshd/mesh/underlay"
 	"meshd/nat-traversal"
 	"meshd/peer"
@@ -64,7 +63,7 @@ func Run(ctx context.Context, cfg Config) error {
 // closeState lets go of the state directory. A network that was founded by a
 // start that failed goes with it: nothing is left half made.
 func (n *Node) closeState() error {
-	if n.founded && n.failed {
+	if n.founded && n.failed || n.leaving.Load() {
 		return n.store.Remove()
 	}
 	return n.store.Close()
@@ -243,27 +242,15 @@ func (n *Node) adopt(m *membership) (err error) {
 	id := n.self
 	s := &n.state
 	s.membership = m
+	n.chain.Store(&m.Chain)
 	s.dir = directory.New(m.trust(), id)
 	s.dir.Own(n.identity, epoch)
 	if err := n.seedDirectory(m, now); err != nil {
 		return err
 	}
 	n.noteRevocations()
-	if s.signer, err = loadSigner(n.store, n.identity); err != nil {
+	if err := n.openDesk(); err != nil {
 		return err
-	}
-	if s.signer != nil {
-		if s.issues, err = keys.OpenIssueLog(n.store); err != nil {
-			return err
-		}
-		s.desk = join.NewDesk(join.DeskConfig{
-			Signer:       s.signer,
-			Trust:        m.trust(),
-			Log:          s.issues,
-			TakenName:    n.nameTaken,
-			Revoked:      n.mayNotJoin,
-			NetworkState: func() []byte { return m.Network },
-		})
 	}
 	s.gossip, err = gossip.New(gossip.Config{
 		Self:    id,

@@ -251,6 +251,11 @@ func (n *Node) invite(o api.InviteOptions) (string, error) {
 	if err != nil {
 		return "", &api.Error{Code: api.CodeUsage, What: "invite", Why: err.Error()}
 	}
+	if root, err := n.root(); err != nil {
+		return "", err
+	} else if root == nil && roles.Has(keys.RoleAdmin) {
+		return "", notRoot("invite")
+	}
 	name, _, _ := n.state.dir.Network()
 	now := time.Now()
 	invite, err := keys.NewInvite(n.state.signer, keys.InviteOptions{

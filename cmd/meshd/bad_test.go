@@ -81,6 +81,11 @@ func TestWrongUsage(t *testing.T) {
 		{"ping less than none", "ping a -c -1", "meshd: --count: -1 is negative\nsee meshd ping --help\n"},
 		{"approve nothing", "approve", "meshd: read words: there are 0 words, and must be 6\nmeshd requests lists them\n"},
 		{"approve a name", "approve laptop", "meshd: read words: there are 1 words, and must be 6\nmeshd requests lists them\n"},
+		{"revoke nobody", "revoke", "meshd: revoke: NAME is missing\nsee meshd revoke --help\n"},
+		{"revoke in the future", "revoke x --since 2999-01-01T00:00:00Z", "meshd: --since: 2999-01-01T00:00:00Z is in the future\nsee meshd revoke --help\n"},
+		{"revoke some time", "revoke x --since lately", "meshd: --since: \"lately\" is no date (2026-11-01), time (2026-11-01T12:00:00Z), span (7d) or all\nsee meshd revoke --help\n"},
+		{"role of none", "role x", "meshd: role: NAME and at least one ROLE are wanted\nsee meshd role --help\n"},
+		{"role unknown", "role x king", "meshd: role: parse role \"king\": want member, admin, router, dhcp, bridge or vlan=LIST\nsee meshd role --help\n"},
 		{"deny digits", "deny a b c d e 6", "meshd: read words: \"6\" is not such a word\nmeshd requests lists them\n"},
 		{"invite for ever", "invite --expires 0", "meshd: --expires: \"0\" is not a duration like 30m, 24h or 7d\nsee meshd invite --help\n"},
 		{"invite for a past", "invite --expires=-1h", "meshd: --expires: \"-1h\" is not a duration like 30m, 24h or 7d\nsee meshd invite --help\n"},
@@ -177,7 +182,7 @@ func TestBadInvites(t *testing.T) {
 // TestNoDaemonAnswers holds the status of every command that needs one.
 func TestNoDaemonAnswers(t *testing.T) {
 	const words = "a b c d e f"
-	for _, args := range []string{"status", "status --json", "status --watch", "hosts", "requests", "share", "share --off", "ping x", "invite", "wait", "approve " + words, "deny " + words, "down"} {
+	for _, args := range []string{"status", "status --json", "status --watch", "hosts", "requests", "share", "share --off", "ping x", "invite", "wait", "approve " + words, "deny " + words, "down", "revoke x", "role x member", "leave", "leave --force"} {
 		t.Run(args, func(t *testing.T) {
 			n := &fakeNode{}
 			r := runWith(t, n, "", strings.Fields(args+" --socket /nonexistent/s")...)

@@ -61,6 +61,7 @@ type fakeNode struct {
 	mu       sync.Mutex
 	got      nodeConfig
 	cleaned  []string
+	forgot   []string
 	cleanErr []error // what CleanUp returns, in turn; nil afterwards
 }
 
@@ -127,6 +128,14 @@ func (f *fakeNode) Examine(_ context.Context, c doctor.Config) []api.Check {
 // Netcheck finds a network without UDP.
 func (f *fakeNode) Netcheck(_ context.Context, _ string, servers []string) (*api.Netcheck, error) {
 	return &api.Netcheck{Asked: len(servers)}, nil
+}
+
+// Forget notes the folder.
+func (f *fakeNode) Forget(stateDir string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.forgot = append(f.forgot, stateDir)
+	return nil
 }
 
 func testNow() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }

@@ -33,6 +33,8 @@ type node interface {
 	Netcheck(ctx context.Context, stateDir string, servers []string) (*api.Netcheck, error)
 	// Examine makes doctor's checks.
 	Examine(ctx context.Context, c doctor.Config) []api.Check
+	// Forget removes the state of a node that does not run.
+	Forget(stateDir string) error
 }
 
 // nodeConfig is what up tells the node.
@@ -99,6 +101,9 @@ func checkSSH(text string) error { return mesh.CheckSSH(text) }
 func (realNode) Examine(ctx context.Context, c doctor.Config) []api.Check {
 	return doctor.Examine(ctx, c)
 }
+
+// Forget removes a node's state.
+func (realNode) Forget(stateDir string) error { return mesh.Forget(stateDir) }
 
 // isInvite tells an invite from a host.
 func isInvite(s string) bool { return keys.IsInvite(s) }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -323,4 +324,36 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 		}
 		<-tick.C
 	}
+}
+
+func TestLeave(t *testing.T) {
+	t.Run("running", func(t *testing.T) {
+		dir := shortDir(t)
+		ended := make(chan int, 1)
+		go func() {
+			var out bytes.Buffer
+			a := &app{stdin: strings.NewReader(""), stdout: &out, stderr: &out, node: &fakeNode{}, now: testNow, getenv: func(string) string { return "" }}
+			ended <- a.run(context.Background(), []string{"up", "--state", dir, "--log-level", "error"})
+		}()
+		waitFor(t, "the socket", func() bool { ok, _ := api.NewClient(dir + "/meshd.sock").Alive(t.Context()); return ok })
+		n := &fakeNode{}
+		r := runWith(t, n, "", "leave", "--state", dir, "--json")
+		if r.status != 0 || r.stderr != "" || r.stdout != fmt.Sprintf("{\n  \"left\": %q\n}\n", dir) || len(n.forgot) > 0 {
+			t.Errorf("%+v, forgot %q", r, n.forgot) // the daemon removes its state itself
+		}
+		if status := <-ended; status != 0 {
+			t.Errorf("up: %d", status)
+		}
+	})
+	t.Run("not running", func(t *testing.T) {
+		dir, n := t.TempDir(), &fakeNode{}
+		r := runWith(t, n, "", "leave", "--state", dir, "--socket", "/nonexistent/s")
+		if r.status != 3 || !strings.Contains(r.stderr, "--force") || len(n.forgot) > 0 {
+			t.Errorf("%+v, forgot %q", r, n.forgot)
+		}
+		r = runWith(t, n, "", "leave", "--force", "--state", dir, "--socket", "/nonexistent/s")
+		if r.status != 0 || r.stderr != "" || len(n.cleaned) != 1 || len(n.forgot) != 1 || n.forgot[0] != dir {
+			t.Errorf("%+v, cleaned %q, forgot %q", r, n.cleaned, n.forgot)
+		}
+	})
 }

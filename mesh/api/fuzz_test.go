@@ -30,6 +30,22 @@ func (n nothing) Ping(_ context.Context, name string, count int, _ func(PingRepl
 	return nil
 }
 
+func (nothing) Leave(context.Context, bool) error { return nil }
+
+func (n nothing) Revoke(_ context.Context, o RevokeOptions) (Member, error) {
+	if CheckName(o.Name) != nil {
+		n.t.Errorf("revoke %q came through", o.Name)
+	}
+	return Member{}, nil
+}
+
+func (n nothing) SetRoles(_ context.Context, name string, roles []string) (Member, error) {
+	if CheckName(name) != nil || CheckRoles(roles) != nil {
+		n.t.Errorf("role %q %q came through", name, roles)
+	}
+	return Member{}, nil
+}
+
 func (n nothing) Invite(_ context.Context, o InviteOptions) (string, error) {
 	if err := o.Check(); err != nil {
 		n.t.Errorf("invite came through: %v", err)
@@ -59,10 +75,11 @@ func (n nothing) Wait(_ context.Context, w WaitSpec) error {
 
 // FuzzRequest sends any body to any operation: no panic, and nothing reaches the node unchecked.
 func FuzzRequest(f *testing.F) {
-	ops := []string{"ping", "invite", "approve", "deny", "wait", "down", "share"}
+	ops := []string{"ping", "invite", "approve", "deny", "wait", "down", "revoke", "role", "leave", "share"}
 	for i, seed := range []string{
 		`{"name":"laptop","count":4}`, `{"uses":1,"expires_seconds":86400,"roles":["member","vlan=1-9"]}`,
-		`{"words":"apple bridge candle dragon eagle forest"}`, `{"words":""}`, `{"peers":2,"peer":"a","direct":"b","timeout_seconds":1.5}`, `{}`, `{"on":true,"rate_bps":1,"volume_bytes":0}`,
+		`{"words":"apple bridge candle dragon eagle forest"}`, `{"words":""}`, `{"peers":2,"peer":"a","direct":"b","timeout_seconds":1.5}`, `{}`,
+		`{"name":"laptop","since":"2026-01-02T03:04:05Z"}`, `{"name":"laptop","roles":["router"]}`, `{"force":true}`, `{"on":true,"rate_bps":1,"volume_bytes":0}`,
 	} {
 		f.Add(i, seed)
 	}

@@ -26,6 +26,13 @@ type Node interface {
 	Approve(ctx context.Context, words string) (Request, error)
 	// Deny refuses the one joiner that shows these words.
 	Deny(ctx context.Context, words string) error
+	// Revoke ends a membership for good, as an admin.
+	Revoke(ctx context.Context, o RevokeOptions) (Member, error)
+	// SetRoles gives a member these roles and no others, as an admin. The new certificate spreads by itself.
+	SetRoles(ctx context.Context, name string, roles []string) (Member, error)
+	// Leave has an admin's node revoke this one, ends it and removes its state. It returns when the end has begun. With force
+	// it does so also when no admin's node answers, or when this node holds the root key.
+	Leave(ctx context.Context, force bool) error
 	// Wait returns nil as soon as the condition holds, and the context's error or an [*Error] otherwise. It makes the
 	// session that the condition asks for. The server turns Timeout into the context's deadline.
 	Wait(ctx context.Context, w WaitSpec) error
@@ -37,6 +44,15 @@ type Node interface {
 	// Down starts the clean end and returns. The daemon removes its socket last, so that its absence says that
 	// nothing is left.
 	Down(ctx context.Context) error
+}
+
+// RevokeOptions say whose membership ends.
+type RevokeOptions struct {
+	// Name is the member.
+	Name string
+	// Since ends also the memberships of those whom it has admitted from then on; zero: of nobody. Whom it admits after the
+	// revocation never counts.
+	Since time.Time
 }
 
 // WaitSpec is a condition to wait for. All that is set must hold; the empty one holds once the node is ready.

@@ -66,6 +66,17 @@ type NAT struct {
 	UDP bool `json:"udp"`
 }
 
+// Member is a member that an admin has dealt with.
+type Member struct {
+	ID    string   `json:"id"`
+	Name  string   `json:"name"`
+	Roles []string `json:"roles"`
+	// Expires is when its certificate ends.
+	Expires time.Time `json:"expires,omitzero"`
+	// Also are the ids of those whose membership ended with its.
+	Also []string `json:"also"`
+}
+
 // Peer is another member as this node sees it: as wide as the line of JSON that users rely on.
 type Peer struct {
 	ID        string       `json:"id"`

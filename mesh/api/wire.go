@@ -42,6 +42,17 @@ type (
 	wordsRequest struct {
 		Words string `json:"words"`
 	}
+	revokeRequest struct {
+		Name  string    `json:"name"`
+		Since time.Time `json:"since,omitzero"`
+	}
+	roleRequest struct {
+		Name  string   `json:"name"`
+		Roles []string `json:"roles"`
+	}
+	leaveRequest struct {
+		Force bool `json:"force"`
+	}
 	waitRequest struct {
 		Peers          int     `json:"peers"`
 		Peer           string  `json:"peer"`
@@ -126,6 +137,17 @@ func (w WaitSpec) Check() error {
 	return nil
 }
 
+// CheckRoles says what is wrong with a member's roles, or nil.
+func CheckRoles(roles []string) error {
+	if len(roles) == 0 {
+		return usage("role", "no role is given", "member is the least")
+	}
+	if _, err := keys.ParseRoles(roles...); err != nil {
+		return usage("role", err.Error(), "")
+	}
+	return nil
+}
+
 // CheckName says what is wrong with a NAME, or nil. It does not look whether anyone has it.
 func CheckName(name string) error {
 	const what = "find member"
@@ -172,6 +194,7 @@ func (s *Status) Canonical() {
 		return strings.Compare(a.ID, b.ID)
 	})
 	s.Network.Prefixes = list(s.Network.Prefixes)
+	s.Self.CertificateExpires = utc(s.Self.CertificateExpires)
 	s.Self.Roles, s.Self.Addresses, s.Self.Endpoints = list(s.Self.Roles), list(s.Self.Addresses), list(s.Self.Endpoints)
 	if s.Self.NAT.Mapping == "" {
 		s.Self.NAT.Mapping = "unknown"

@@ -123,6 +123,47 @@ func (n *Node) Approve(_ context.Context, words string) (api.Request, error) {
 // Deny notes the words.
 func (n *Node) Deny(_ context.Context, words string) error { return n.note("deny " + words) }
 
+// Revoke answers with the peer of that name.
+func (n *Node) Revoke(_ context.Context, o api.RevokeOptions) (api.Member, error) {
+	return n.member(o.Name, "revoke "+o.Name)
+}
+
+// SetRoles answers with the peer of that name in its new roles.
+func (n *Node) SetRoles(_ context.Context, name string, roles []string) (api.Member, error) {
+	m, err := n.member(name, "role "+name+" "+strings.Join(roles, " "))
+	m.Roles = roles
+	return m, err
+}
+
+func (n *Node) member(name, call string) (api.Member, error) {
+	if err := n.note(call); err != nil {
+		return api.Member{}, err
+	}
+	list := make([]api.Named, len(n.StatusAnswer.Peers))
+	for i, p := range n.StatusAnswer.Peers {
+		list[i] = api.Named{Name: p.Name, ID: p.ID}
+	}
+	i, err := api.Resolve(name, list)
+	if err != nil {
+		return api.Member{}, err
+	}
+	p := n.StatusAnswer.Peers[i]
+	return api.Member{ID: p.ID, Name: p.Name, Roles: p.Roles}, nil
+}
+
+// Leave notes that it was asked for.
+func (n *Node) Leave(_ context.Context, force bool) error {
+	call := "leave"
+	if force {
+		call += " by force"
+	}
+	if err := n.note(call); err != nil || n.OnDown == nil {
+		return err
+	}
+	n.OnDown()
+	return nil
+}
+
 // Wait looks once: it returns nil if StatusAnswer meets the condition, and else when ctx ends.
 func (n *Node) Wait(ctx context.Context, w api.WaitSpec) error {
 	if err := n.note("wait"); err != nil {
