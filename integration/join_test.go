@@ -183,3 +183,20 @@ func leak(text, secret string) string {
 	}
 	return ""
 }
+
+// TestJoinSideBySide lets two hosts of one LAN join at the same time. They find each other there before they have heard
+// of anybody else, and must not take that for the whole network.
+func TestJoinSideBySide(t *testing.T) {
+	w := newWorld(t)
+	home := w.found(w.net.Host("home", lab.HostConfig{V4: true, Link: lab.Link{Delay: 50 * time.Millisecond}}))
+	site := w.net.Site("site", lab.SiteConfig{V4: true, NAT: lab.Home})
+	invite := w.invite(home, "--uses", "2")
+	nodes := []*lab.Node{w.node(site.Host("left")), w.node(site.Host("right"))}
+	w.must(w.lab.Ready(t.Context()))
+	for _, n := range nodes {
+		w.must(n.UpWithInput(strings.NewReader(invite+"\n"), "--join", "-"))
+	}
+	w.all(nodes, func(n *lab.Node) error { return n.Ready(w.within(20 * time.Second)) })
+	w.waitPeers(home, nodes[0], nodes[1])
+	w.pingAll(5, home, nodes[0], nodes[1])
+}

@@ -114,4 +114,7 @@ const (
 	// entriesEvery is how often the entry points are tried while nobody is
 	// reached.
 	entriesEvery = 10 * time.Second
+	// entriesAtMost is the longest pause between attempts to meet one that has not
+	// answered since this node joined, while others are reached.
+	entriesAtMost = 10 * time.Minute
 )

@@ -334,9 +334,12 @@ func failureOf(failed []meeting) error {
 	return firstOf(silent, other)
 }
 
-// meetAgain says hello for a short while. Who it is, the observer hears.
-func (n *Node) meetAgain(ctx context.Context, ways []entryWay, cfg hello.Config) {
-	if _, at, err := n.meetFirst(ctx, ways, cfg); err != nil {
+// meetAgain says hello for a short while, and reports whether it has met somebody.
+// Who it is, the observer hears.
+func (n *Node) meetAgain(ctx context.Context, ways []entryWay, cfg hello.Config) bool {
+	_, at, err := n.meetFirst(ctx, ways, cfg)
+	if err != nil {
 		n.log.Debug("meet an entry point again", "addr", at.String(), "err", err)
 	}
+	return err == nil
 }

@@ -176,23 +176,25 @@ func (n *Node) checkEntries(ctx context.Context, e *entryPoints) error {
 }
 
 // firstMember waits until a session with a member exists. The entry point may
-// have died since it let us in, so that it is met until then.
-func (n *Node) firstMember(ctx context.Context, e *entryPoints) error {
+// have died since it let us in, so that it is met until then. The first member
+// may be another, on the same link, who has just joined as well and knows nobody:
+// met says whether an entry point was met.
+func (n *Node) firstMember(ctx context.Context, e *entryPoints) (met bool, err error) {
 	for !n.anyMember() {
 		if err := ctx.Err(); err != nil {
-			return err
+			return met, err
 		}
-		met, cancel := context.WithCancel(ctx)
-		done := make(chan struct{})
-		go func() { defer close(done); n.meetAgain(met, n.waysTo(e, meetAgain), n.hello()) }()
+		attempt, cancel := context.WithCancel(ctx)
+		done := make(chan bool)
+		go func() { done <- n.meetAgain(attempt, n.waysTo(e, meetAgain), n.hello()) }()
 		err := n.awaitMember(ctx, meetAgain)
 		cancel()
-		<-done
+		met = <-done || met
 		if err == nil {
-			return nil
+			return met, nil
 		}
 	}
-	return nil
+	return met, nil
 }
 
 // awaitMember waits for a session with a member.
@@ -222,25 +224,36 @@ func (n *Node) anyMember() bool {
 }
 
 // keepEntries tries the entry points, looked up anew, as long as no member can
-// be reached: all of them may have moved since this node last saw them.
-func (n *Node) keepEntries(ctx context.Context) {
+// be reached: all of them may have moved since this node last saw them. It also
+// tries them, more and more seldom, as long as none was met since this node
+// joined: those that it reaches may know as little of the network as itself.
+func (n *Node) keepEntries(ctx context.Context, met bool) {
 	if len(n.cfg.Join) == 0 {
 		<-ctx.Done()
 		return
 	}
-	every := time.NewTicker(entriesEvery)
-	defer every.Stop()
+	wait, lonely := entriesEvery, entriesEvery
+	if !met {
+		wait = 0
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
 	for {
 		select {
-		case <-every.C:
+		case <-timer.C:
 		case <-ctx.Done():
 			return
 		}
-		if n.anyMember() {
-			continue
+		any := n.anyMember()
+		if !any || !met {
+			if e, err := n.resolveEntries(ctx, true); err == nil {
+				met = n.meetAgain(ctx, n.waysTo(e, entriesEvery), n.hello()) || met
+			}
 		}
-		if e, err := n.resolveEntries(ctx, true); err == nil {
-			n.meetAgain(ctx, n.waysTo(e, entriesEvery), n.hello())
+		wait = entriesEvery
+		if any && !met {
+			wait, lonely = lonely, min(2*lonely, entriesAtMost)
 		}
+		timer.Reset(wait)
 	}
 }

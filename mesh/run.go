@@ -308,14 +308,15 @@ func (n *Node) live(ctx context.Context, group *errgroup.Group) error {
 			return err
 		}
 	}
+	met := !joining
 	if joining {
-		if err := n.firstMember(ctx, entries); err != nil {
+		if met, err = n.firstMember(ctx, entries); err != nil {
 			return err
 		}
 	}
 	n.ready.Store(true)
 	n.event(Ready, n.readyLine(ctx))
-	n.keepEntries(ctx)
+	n.keepEntries(ctx, met)
 	return nil
 }
 

@@ -230,6 +230,24 @@ func (p *Pinger) Stats() PingStats {
 	return s
 }
 
+// Clean is for how long no request has been lost, as far as those tell that were sent at least patience ago: those that
+// are younger may be answered yet.
+func (p *Pinger) Clean(patience time.Duration) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return clean(p.sent, p.rtt, time.Now().Add(-patience))
+}
+
+// clean is the time from the last request that was lost, or from the first, to now.
+func clean(sent []time.Time, rtt []time.Duration, now time.Time) time.Duration {
+	for i := len(sent) - 1; i >= 0; i-- {
+		if sent[i].Before(now) && (rtt[i] == 0 || i == 0) {
+			return now.Sub(sent[i])
+		}
+	}
+	return 0
+}
+
 // summarize counts requests by when they were sent and how long they took; 0 is never.
 func summarize(sent []time.Time, rtt []time.Duration) PingStats {
 	s := PingStats{Sent: len(sent)}

@@ -142,10 +142,41 @@ func TestSummarize(t *testing.T) {
 				sent = append(sent, time.Unix(0, 0).Add(time.Duration(i)*20*ms))
 			}
 			got := summarize(sent, test.rtt)
+			if answered := len(test.rtt) > test.lost; (got.First > 0) != answered {
+				t.Errorf("first answer after %v", got.First)
+			}
 			if got.Lost() != test.lost || got.Outage != test.outage || got.Trailing != test.trailing || got.MinRTT != test.min || got.MaxRTT != test.max {
 				t.Errorf("%+v", got)
 			}
 		})
+	}
+}
+
+func TestClean(t *testing.T) {
+	const ms = time.Millisecond
+	start := time.Unix(0, 0)
+	at := func(times ...time.Duration) (sent []time.Time) {
+		for _, d := range times {
+			sent = append(sent, start.Add(d))
+		}
+		return sent
+	}
+	tests := []struct {
+		name string
+		sent []time.Time
+		rtt  []time.Duration
+		want time.Duration
+	}{
+		{"none", nil, nil, 0},
+		{"all answered", at(0, 20*ms, 40*ms), []time.Duration{ms, ms, ms}, 100 * ms},
+		{"one lost", at(0, 20*ms, 40*ms), []time.Duration{ms, 0, ms}, 80 * ms},
+		{"a young one", at(0, 20*ms, 140*ms), []time.Duration{ms, 0, 0}, 80 * ms},
+		{"young ones", at(140*ms, 160*ms), []time.Duration{0, 0}, 0},
+	}
+	for _, test := range tests {
+		if got := clean(test.sent, test.rtt, start.Add(100*ms)); got != test.want {
+			t.Errorf("%s: %v, want %v", test.name, got, test.want)
+		}
 	}
 }
 
