@@ -28,6 +28,8 @@ var programs = []struct{ program, pkg string }{
 	{"miniupnpd", "miniupnpd-nftables"}, // PCP, NAT-PMP, UPnP
 	{"tayga", "tayga"},                  // NAT64
 	{"unbound", "unbound"},              // DNS64
+	{"tinyproxy", "tinyproxy"},          // proxies of the stream tests
+	{"microsocks", "microsocks"},
 }
 
 func main() {
