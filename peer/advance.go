@@ -199,7 +199,9 @@ func (r *Remote) ping(p path.Ping, now time.Time) {
 	if !r.wantSince.IsZero() && r.session.SendKey() == nil {
 		m.Flags = flagWant
 	}
-	r.engine.send(p.Addr, r.pair.Append(nil, m, probe.Hour(now), p.Size))
+	if err := r.engine.trySend(p.Addr, r.pair.Append(nil, m, probe.Hour(now), p.Size)); err != nil && p.Size == 0 {
+		r.paths.Unsent(p)
+	}
 }
 
 // expirePieces gives up frames whose pieces do not come. A socket's goroutine

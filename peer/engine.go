@@ -370,10 +370,14 @@ func (e *Engine) untilNext() time.Duration {
 
 // send transmits one datagram of the control path. Losses are repaired by the
 // machines' own repeats.
-func (e *Engine) send(to netip.AddrPort, b []byte) {
+func (e *Engine) send(to netip.AddrPort, b []byte) { _ = e.trySend(to, b) }
+
+// trySend is send for those who care whether there is a way out of this host.
+func (e *Engine) trySend(to netip.AddrPort, b []byte) error {
 	if conn := e.connTo(to); conn != nil {
-		_ = conn.Send([]udp.Packet{{Addr: to, Data: b}})
+		return conn.Send([]udp.Packet{{Addr: to, Data: b}})
 	}
+	return nil
 }
 
 // connFor returns the socket of an address's family, or the carrier of a virtual

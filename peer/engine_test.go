@@ -59,7 +59,8 @@ type node struct {
 	cfg      hello.Config
 	carriers map[way.Class]udp.Conn
 	openPort peer.PortOpener
-	older    bool // it knows nothing of checksums that are left out
+	wrap     func(udp.Conn) udp.Conn // the socket; nil: as it is
+	older    bool                    // it knows nothing of checksums that are left out
 
 	mu      sync.Mutex
 	met     []*hello.Result
@@ -144,12 +145,23 @@ func prepare(t *testing.T, in *network, name string, h *udptest.Host) *node {
 	return n
 }
 
+// unspecified is the address to listen on, of the family that a host has.
+func unspecified(h *udptest.Host) netip.Addr {
+	if h.Addrs()[0].Is6() {
+		return netip.IPv6Unspecified()
+	}
+	return netip.IPv4Unspecified()
+}
+
 // run starts the engine, anew if it ran before.
 func (n *node) run() {
 	n.t.Helper()
-	conn, err := n.host.ListenAddr(netip.AddrPortFrom(netip.IPv4Unspecified(), port))
+	conn, err := n.host.ListenAddr(netip.AddrPortFrom(unspecified(n.host), port))
 	if err != nil {
 		n.t.Fatal(err)
+	}
+	if n.wrap != nil {
+		conn = n.wrap(conn)
 	}
 	n.at = netip.AddrPortFrom(n.host.Addrs()[0], port)
 	log := slog.New(slog.NewTextHandler(n.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))

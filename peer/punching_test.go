@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -119,21 +120,25 @@ type site struct {
 	seen netip.AddrPort
 }
 
-// siteBehind starts a node behind a box. All LANs are numbered alike.
+// siteBehind starts a node behind a box of its own. All LANs are numbered alike.
 func siteBehind(t *testing.T, internet *udptest.Internet, in *network, b box, name string, number int, s *stream) *site {
 	t.Helper()
 	outside := netip.AddrFrom4([4]byte{198, 18, 0, byte(number)})
-	x := &site{box: b}
-	var h *udptest.Host
 	if b.public {
-		h = internet.Host(outside)
-	} else {
-		x.nat = internet.NAT(b.cfg, outside)
-		h = x.nat.Host(netip.MustParseAddr("192.168.1.10"))
+		return siteAt(t, internet.Host(outside), in, b, name, s)
 	}
+	nat := internet.NAT(b.cfg, outside)
+	x := siteAt(t, nat.Host(netip.MustParseAddr("192.168.1.10")), in, b, name, s)
+	x.nat = nat
+	return x
+}
+
+// siteAt starts a node on a host.
+func siteAt(t *testing.T, h *udptest.Host, in *network, b box, name string, s *stream) *site {
+	t.Helper()
 	line := udptest.Link{Delay: 5 * time.Millisecond}
 	h.SetLink(line, line)
-	x.node = prepare(t, in, name, h)
+	x := &site{box: b, node: prepare(t, in, name, h)}
 	x.carriers = map[way.Class]udp.Conn{way.TCP: s}
 	x.openPort = func(port uint16, _ bool) (udp.Conn, error) {
 		return h.ListenAddr(netip.AddrPortFrom(netip.IPv4Unspecified(), port))
@@ -195,15 +200,22 @@ func newPair(t *testing.T, seed uint64, x, y box) (internet *udptest.Internet, a
 	in := newNetwork(t)
 	sa, sb := streams(20 * time.Millisecond)
 	a, b = siteBehind(t, internet, in, x, "a", 1, sa), siteBehind(t, internet, in, y, "b", 2, sb)
+	observeAll(t, internet, a, b)
+	return internet, a, b
+}
+
+// observeAll tells sites how a server sees them.
+func observeAll(t *testing.T, internet *udptest.Internet, sites ...*site) {
+	t.Helper()
 	server, err := internet.Host(netip.MustParseAddr("198.18.0.99")).Listen(3478)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer server.Close()
 	at := netip.MustParseAddrPort("198.18.0.99:3478")
-	a.observe(t, server, at)
-	b.observe(t, server, at)
-	return internet, a, b
+	for _, x := range sites {
+		x.observe(t, server, at)
+	}
 }
 
 func direct(r *peer.Remote) bool {
@@ -321,4 +333,174 @@ func TestTwoHidden(t *testing.T) {
 			t.Errorf("%d packets in vain in 5 minutes", sent)
 		}
 	})
+}
+
+// TestSameNAT: two behind one NAT meet on their LAN, whether it hairpins or not; where
+// each is behind a router of its own within one carrier's NAT, hairpinning is needed.
+func TestSameNAT(t *testing.T) {
+	cone := boxes()[3]
+	for _, c := range []struct {
+		name            string
+		carrier         bool
+		hairpin, direct bool
+	}{
+		{"a LAN, hairpin", false, true, true},
+		{"a LAN, no hairpin", false, false, true},
+		{"a carrier, hairpin", true, true, true},
+		{"a carrier, no hairpin", true, false, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				internet := udptest.NewInternet(1)
+				internet.LogOnFailure(t)
+				in := newNetwork(t)
+				cfg := cone.cfg
+				cfg.Hairpin = c.hairpin
+				outer := internet.NAT(cfg, netip.MustParseAddr("198.18.0.1"))
+				var first, second udptest.Place = outer, outer
+				if c.carrier {
+					first, second = outer.NAT(cone.cfg, netip.MustParseAddr("100.64.0.1")), outer.NAT(cone.cfg, netip.MustParseAddr("100.64.0.2"))
+				}
+				sa, sb := streams(20 * time.Millisecond)
+				a := siteAt(t, first.Host(netip.MustParseAddr("192.168.1.10")), in, cone, "a", sa)
+				b := siteAt(t, second.Host(netip.MustParseAddr("192.168.1.11")), in, cone, "b", sb)
+				observeAll(t, internet, a, b)
+				ra, rb := connect(t, a, b, false)
+				took, ok := until(ra, rb, 3*time.Second, func() bool { return direct(ra) && direct(rb) })
+				if ok != c.direct {
+					t.Errorf("direct after %v: %v, want %v", took, ok, c.direct)
+				}
+			})
+		})
+	}
+}
+
+// TestFirewalls: IPv6 behind two firewalls that let in only answers.
+func TestFirewalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		internet := udptest.NewInternet(1)
+		internet.LogOnFailure(t)
+		in := newNetwork(t)
+		wall := box{"firewall", udptest.NATConfig{Filtering: udptest.AddressAndPortDependent}, traversal.MappingNone, false}
+		sa, sb := streams(20 * time.Millisecond)
+		a := siteAt(t, internet.NAT(wall.cfg).Host(netip.MustParseAddr("2001:db8:1::1")), in, wall, "a", sa)
+		b := siteAt(t, internet.NAT(wall.cfg).Host(netip.MustParseAddr("2001:db8:2::1")), in, wall, "b", sb)
+		for _, x := range []*site{a, b} {
+			x.engine.SetLocal(punch.Local{Candidates: x.candidates()})
+		}
+		ra, rb := connect(t, a, b, false)
+		if took, ok := until(ra, rb, 3*time.Second, func() bool { return direct(ra) && direct(rb) }); !ok {
+			t.Errorf("not direct in %v", took)
+		}
+	})
+}
+
+// TestWrongHost: in the LAN of one is a host with the other's private address, which
+// sends back whatever it gets. It is not taken for the other, and gets few packets.
+func TestWrongHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		internet := udptest.NewInternet(1)
+		internet.LogOnFailure(t)
+		in := newNetwork(t)
+		cone := boxes()[3]
+		sa, sb := streams(20 * time.Millisecond)
+		lan := internet.NAT(cone.cfg, netip.MustParseAddr("198.18.0.1"))
+		a := siteAt(t, lan.Host(netip.MustParseAddr("192.168.1.10")), in, cone, "a", sa)
+		b := siteAt(t, internet.NAT(cone.cfg, netip.MustParseAddr("198.18.0.2")).Host(netip.MustParseAddr("192.168.1.11")), in, cone, "b", sb)
+		echo, err := lan.Host(netip.MustParseAddr("192.168.1.11")).Listen(port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make(chan int, 1)
+		go func() {
+			n, pkts := 0, make([]udp.Packet, 1)
+			for {
+				if _, err := echo.Receive(pkts); err != nil {
+					got <- n
+					return
+				}
+				n++
+				_ = echo.Send(pkts)
+			}
+		}()
+		observeAll(t, internet, a, b)
+		ra, rb := connect(t, a, b, false)
+		until(ra, rb, 2*time.Minute, func() bool { return false })
+		echo.Close()
+		if !direct(ra) || !direct(rb) {
+			t.Error("not direct")
+		}
+		for _, p := range ra.Status().Paths {
+			if p.Up && p.Addr == netip.MustParseAddrPort("192.168.1.11:51830") {
+				t.Errorf("the wrong host is a path: %+v", p)
+			}
+		}
+		if n := <-got; n == 0 || n > 15 {
+			t.Errorf("the wrong host got %d packets in two minutes", n)
+		}
+	})
+}
+
+// TestChangeWhileRelayed: a pair that cannot be direct becomes so soon after one has
+// come to another place.
+func TestChangeWhileRelayed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		internet, a, b := newPair(t, 1, boxes()[4], boxes()[4])
+		ra, rb := connect(t, a, b, true)
+		until(ra, rb, 5*time.Minute, func() bool { return false })
+		if direct(ra) {
+			t.Fatal("direct, which cannot be")
+		}
+		a.host.Move(internet, netip.MustParseAddr("198.18.0.77"))
+		a.at, a.seen = netip.MustParseAddrPort("198.18.0.77:51830"), netip.AddrPort{}
+		a.engine.LocalChange()
+		a.engine.SetLocal(punch.Local{Candidates: a.candidates(), Mapping: traversal.MappingNone})
+		if took, ok := until(ra, rb, 3*time.Second, func() bool { return direct(ra) && direct(rb) }); !ok {
+			t.Errorf("not direct in %v", took)
+		}
+	})
+}
+
+// TestNowhere: a host without any address waits for one, without being busy.
+func TestNowhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		internet := udptest.NewInternet(1)
+		internet.LogOnFailure(t)
+		in := newNetwork(t)
+		a, b := prepare(t, in, "a", internet.Host(netip.MustParseAddr("198.18.0.1"))), start(t, internet, in, "b", "198.18.0.2")
+		var count counted
+		a.wrap = func(c udp.Conn) udp.Conn { count.Conn = c; return &count }
+		a.run()
+		t.Cleanup(func() { a.stop() })
+		meet(t, a, b)
+		ra := a.knows(b, peer.Spec{Candidates: []netip.AddrPort{b.at}})
+		a.host.SetAddr()
+		a.engine.LocalChange()
+		before := count.sends.Load()
+		for range 600 {
+			send(ra, frame(60, 1))
+			time.Sleep(time.Second)
+		}
+		if n := count.sends.Load() - before; n > 200 {
+			t.Errorf("%d attempts to send in ten minutes without a network", n)
+		}
+		a.host.SetAddr(netip.MustParseAddr("198.18.0.77"))
+		a.engine.LocalChange()
+		arrived := len(b.received())
+		eventually(t, 3*time.Second, "frames flow", func() bool {
+			send(ra, frame(60, 1))
+			return len(b.received()) > arrived
+		})
+	})
+}
+
+// counted is a socket whose sends are counted.
+type counted struct {
+	udp.Conn
+	sends atomic.Int64
+}
+
+func (c *counted) Send(pkts []udp.Packet) error {
+	c.sends.Add(1)
+	return c.Conn.Send(pkts)
 }

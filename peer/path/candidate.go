@@ -39,6 +39,7 @@ type candidate struct {
 	pinged time.Time     // last small ping
 	pause  time.Duration // after which the next is due when all is quiet
 	burst  int           // of the first quick pings to an unverified address, those sent
+	stuck  bool          // the last one could not be sent: no route leads there
 	poked  bool          // to be pinged at the next opportunity
 	budget budget
 }
@@ -60,6 +61,8 @@ type sentPing struct {
 	mtu         int    // IP packet size that it tests; 0: none
 	sent        uint32 // messages with data sent on the path before it
 	lost        bool
+	spent       bool      // it was taken off the budget, in place of that of
+	over        time.Time // this time
 }
 
 // ghost says that nobody names the address any more.
@@ -219,9 +222,17 @@ func (b *budget) free() time.Time {
 	return time.Time{}
 }
 
-func (b *budget) spend(now time.Time) {
-	b.sent[b.next] = now
+// spend takes a packet off, and returns the time that it stands in place of.
+func (b *budget) spend(now time.Time) (over time.Time) {
+	over, b.sent[b.next] = b.sent[b.next], now
 	b.next = (b.next + 1) % budgetSize
+	return over
+}
+
+// refund takes back the last spend.
+func (b *budget) refund(over time.Time) {
+	b.next = (b.next + budgetSize - 1) % budgetSize
+	b.sent[b.next] = over
 }
 
 // spent says whether a packet of the last minute counts.

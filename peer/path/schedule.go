@@ -137,8 +137,9 @@ func (t *Table) ping(c *candidate, mtu int, now time.Time) {
 	if _, err := io.ReadFull(t.cfg.Rand, p.transaction[:]); err != nil {
 		return // no randomness, no probe
 	}
+	c.stuck = false
 	if !c.verified(now) {
-		c.budget.spend(now)
+		p.spent, p.over = true, c.budget.spend(now)
 		c.burst++
 	}
 	c.pause = quietLeast + (quietPing-quietLeast)*time.Duration(p.transaction[0])/256

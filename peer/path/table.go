@@ -173,6 +173,20 @@ func (t *Table) Up(addr netip.AddrPort) bool {
 	return c != nil && c.up
 }
 
+// Unsent says that the ping returned last to an address could not be sent: this host
+// has no route there. It does not count against the address.
+func (t *Table) Unsent(p Ping) {
+	c, i := t.pinged(p.Transaction)
+	if c == nil {
+		return
+	}
+	c.stuck = true
+	if c.pings[i].spent {
+		c.budget.refund(c.pings[i].over)
+		c.pings[i].spent = false
+	}
+}
+
 // Known reports whether an address is remembered.
 func (t *Table) Known(addr netip.AddrPort) bool { return t.find(addr) != nil }
 
@@ -392,10 +406,11 @@ func (t *Table) Ask(addr netip.AddrPort, now time.Time) (p Ping, extra, ok bool)
 }
 
 // Afford reports whether something other than a ping may be sent to an address
-// now, and takes it off the budget that an address has until it has answered.
+// now, and takes it off the budget that an address has until it has answered. It
+// may not where a ping could not even be sent.
 func (t *Table) Afford(addr netip.AddrPort, now time.Time) bool {
 	c := t.find(addr)
-	if c == nil || c.budget.free().After(now) {
+	if c == nil || c.stuck || c.budget.free().After(now) {
 		return false
 	}
 	c.budget.spend(now)

@@ -260,3 +260,29 @@ func TestVouchRenewsTheBudget(t *testing.T) {
 		t.Fatalf("%d pings to an address that was vouched for, want 1", len(pings))
 	}
 }
+
+// TestUnsent: what could not be sent does not count against an address, so that it is
+// probed as soon as there is a network again; nor is a hello tried meanwhile.
+func TestUnsent(t *testing.T) {
+	for _, fails := range []bool{true, false} {
+		table, now := wanted(), begin()
+		table.SetCandidates(endpoints(b1), now)
+		for range 10 { // changes of our own addresses that do not help
+			table.LocalChange(now)
+			pings, _ := table.Tick(now)
+			for _, p := range pings {
+				if fails {
+					table.Unsent(p)
+				}
+			}
+			now = now.Add(2 * time.Second)
+		}
+		if table.Afford(addr(b1), now) {
+			t.Errorf("fails %v: a hello is tried", fails)
+		}
+		table.LocalChange(now)
+		if pings, _ := table.Tick(now); len(pings) == 1 != fails {
+			t.Errorf("fails %v: %d pings", fails, len(pings))
+		}
+	}
+}
