@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -125,6 +127,7 @@ var publicAddr = netip.MustParseAddr("11.0.0.1")
 // TestPortMapping has a node behind a home router ask a real miniupnpd for a port, by each protocol. Who knows nothing but
 // the mapped address joins there.
 func TestPortMapping(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name     string
 		settings []string
@@ -177,6 +180,7 @@ func TestPortMapping(t *testing.T) {
 // TestLANDiscovery starts two members of one LAN when nobody else is left: they were admitted at a member that is dead, have
 // other addresses than when they last met, and neither internet nor DNS. With IPv6, all they have may be link-local.
 func TestLANDiscovery(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name string
 		cfg  lab.SiteConfig
@@ -292,6 +296,7 @@ const upstreamDNS = "2001:db8:ffff::53"
 // TestNAT64 has an IPv6-only host reach a home that has IPv4 alone, through a real NAT64: by its name, by an IPv4 literal,
 // and by an invite with IPv4 entry points.
 func TestNAT64(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.net.SetName("ipv4only.arpa", netip.MustParseAddr("192.0.0.170"), netip.MustParseAddr("192.0.0.171"))
 	home := w.found(w.net.Host("home", lab.HostConfig{V4: true}))
@@ -332,6 +337,7 @@ type netcheck struct {
 // TestNetcheck measures NATs of every kind, from nodes with the help of members and without a node. What they are is what
 // the lab's own tests have found by plain sockets.
 func TestNetcheck(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	home := w.found(w.net.Host("home", lab.HostConfig{}))
 	invite := w.invite(home, "--uses", "20")
@@ -426,6 +432,7 @@ func (w *world) expect(checks map[string]check, want map[string][2]string) {
 
 // TestDoctor breaks one thing after another, and doctor has to name it.
 func TestDoctor(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	home := w.found(w.net.Host("home", lab.HostConfig{V4: true}))
 	friend := w.join(w.net.Host("friend", lab.HostConfig{V4: true}), w.invite(home))
@@ -486,4 +493,95 @@ func (w *world) hostNft(h *lab.Host, text string) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		w.Fatalf("change the firewall of %s: %v\n%s", h.Name(), err, out)
 	}
+}
+
+// health are the codes of a node's health lines.
+func (w *world) health(n *lab.Node) (codes []string) {
+	w.Helper()
+	var s struct{ Health []struct{ Code string } }
+	w.must(n.JSON(w.within(10*time.Second), &s, "status"))
+	for _, h := range s.Health {
+		codes = append(codes, h.Code)
+	}
+	return codes
+}
+
+// waitHealth waits until a node says, or no longer says, that something is wrong.
+func (w *world) waitHealth(n *lab.Node, code string, ill bool) {
+	w.Helper()
+	begin := time.Now()
+	defer func() { w.Logf("%s: health %s is %v after %v", n.Host.Name(), code, ill, time.Since(begin)) }()
+	w.eventually(60*time.Second, fmt.Sprintf("%s: health %s is %v", n.Host.Name(), code, ill), func() error {
+		if codes := w.health(n); slices.Contains(codes, code) != ill {
+			return fmt.Errorf("%v", codes)
+		}
+		return nil
+	})
+}
+
+// busy is the processor time that a node has used.
+func (w *world) busy(n *lab.Node) time.Duration {
+	w.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.PID()))
+	w.must(err)
+	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	user, err := strconv.Atoi(fields[11])
+	w.must(err)
+	system, err := strconv.Atoi(fields[12])
+	w.must(err)
+	return time.Duration(user+system) * 10 * time.Millisecond // USER_HZ is 100
+}
+
+// TestBadNetwork has nodes in networks that are broken: each stays up, says what is wrong, is not busy, and recovers.
+func TestBadNetwork(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	home := w.found(w.net.Host("home", lab.HostConfig{}))
+	invite := w.invite(home, "--uses", "9")
+
+	stranded := w.join(w.net.Host("stranded", lab.HostConfig{}), invite)
+	site := w.net.Site("cafe", lab.SiteConfig{NAT: lab.Home})
+	guest := w.join(site.Host("guest"), invite)
+	nameless := w.join(w.net.Host("nameless", lab.HostConfig{}), invite)
+	broken := w.net.Site("broken", lab.SiteConfig{NAT: lab.Home})
+	w.must(w.lab.Ready(w.within(10 * time.Second)))
+	w.nft(broken, "insert rule inet lab filter2_1000 meta nfproto ipv6 drop") // announced, and dead
+	dual := w.join(broken.Host("dual"), invite)
+
+	w.must(stranded.Terminate())
+	w.must(stranded.Host.SetAddrs())
+	w.resume(stranded)
+	used, since := w.busy(stranded), time.Now()
+
+	w.must(nameless.Terminate())
+	out, err := nameless.Host.Command(w.Context(), "sh", "-c", "echo nameserver 198.51.100.1 > /etc/resolv.conf").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	w.resume(nameless, "--stun", "stun.example:3478", "--advertise", "nameless.example:51830")
+
+	// The cafe lets nobody out any more before he has signed in.
+	w.nft(site, "insert rule inet lab filter2_1000 iifname lan0 meta l4proto udp drop\nadd chain inet lab portal { type nat hook prerouting priority -110; }\n"+
+		"add rule inet lab portal iifname lan0 tcp dport 80 redirect to :8080")
+	var l net.Listener
+	w.must(site.Do(func() (err error) {
+		l, err = net.Listen("tcp", ":8080")
+		return err
+	}))
+	portal := &http.Server{Handler: http.RedirectHandler("http://portal.example/", http.StatusFound)}
+	go func() { _ = portal.Serve(l) }()
+	t.Cleanup(func() { portal.Close() })
+
+	w.waitHealth(stranded, "link-local-only", true)
+	w.waitHealth(nameless, "dns-failing", true)
+	w.reached(10*time.Second, nameless, w.addr(home))
+	w.waitHealth(dual, "ipv6-broken", true)
+	w.waitHealth(guest, "captive-portal", true)
+
+	if busy, d := w.busy(stranded)-used, time.Since(since); busy > d/5 {
+		t.Errorf("a node without a network has used %v of %v", busy, d)
+	}
+	w.must(stranded.Host.Renumber())
+	w.reached(20*time.Second, stranded, w.addr(home))
+	w.waitHealth(stranded, "link-local-only", false)
 }

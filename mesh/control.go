@@ -124,6 +124,7 @@ func (n *Node) reconcile(now time.Time) {
 	if !now.Before(s.schedule.rates) {
 		s.schedule.rates = now.Add(tick)
 		n.measureRates(now)
+		n.noteReached(now)
 	}
 	if !s.schedule.cache.IsZero() && !now.Before(s.schedule.cache) {
 		n.saveCache()

@@ -187,7 +187,7 @@ func (n *Node) resolve(ctx context.Context, spec string) ([]netip.AddrPort, erro
 	}
 	ctx, cancel := context.WithTimeout(ctx, joinPatience)
 	defer cancel()
-	addrs, err := n.cfg.Host.Resolve(ctx, host)
+	addrs, err := n.resolveHost(ctx, host)
 	if err != nil {
 		return nil, fmt.Errorf("resolve %q: %w", host, err)
 	}

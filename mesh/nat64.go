@@ -42,7 +42,7 @@ func (n *Node) onlyIPv6() bool {
 func (n *Node) findNAT64(ctx context.Context) []netip.Prefix {
 	ctx, cancel := context.WithTimeout(ctx, nat64Patience)
 	defer cancel()
-	answers, err := n.cfg.Host.Resolve(ctx, nat64.Name)
+	answers, err := n.resolveHost(ctx, nat64.Name)
 	list := nat64.Prefixes(answers)
 	if len(list) == 0 {
 		n.log.Debug("no NAT64 found", "err", err)

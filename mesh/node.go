@@ -77,6 +77,7 @@ type Node struct {
 	stun    []netip.AddrPort // of --stun, resolved
 	mapper  *portmap.Mapper  // nil: routers are not asked
 
+	around       surroundings
 	linksChanged chan struct{} // for discovery
 	nat64        struct {
 		changed  chan struct{}

@@ -45,6 +45,7 @@ func Run(ctx context.Context, cfg Config) error {
 	group.Go(func() error { return n.control(inner) })
 	group.Go(func() error { return n.mapPorts(inner) })
 	group.Go(func() error { return n.watchNAT64(inner) })
+	group.Go(func() error { return n.lookAround(inner) })
 	group.Go(func() error { return n.live(inner, group) })
 	err = group.Wait()
 	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, errEnding)) {

@@ -117,7 +117,7 @@ func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // status is everything, for the commands.
 func (n *Node) status(now time.Time) *api.Status {
-	st := &api.Status{Version: n.cfg.Version, Peers: []api.Peer{}, Relaying: []api.Relaying{}, Health: n.health()}
+	st := &api.Status{Version: n.cfg.Version, Peers: []api.Peer{}, Relaying: []api.Relaying{}, Health: n.health(now)}
 	st.Self = n.describeSelf(now)
 	s := &n.state
 	st.Relaying = n.relaying()
@@ -167,7 +167,7 @@ func (n *Node) describeSelf(now time.Time) api.Self {
 }
 
 // health lists what is not as it should be.
-func (n *Node) health() []api.Health {
+func (n *Node) health(now time.Time) []api.Health {
 	list := []api.Health{}
 	if n.state.segment != nil {
 		if host, ok := n.state.segment.device.(hostSide); ok {
@@ -184,6 +184,7 @@ func (n *Node) health() []api.Health {
 		})
 	}
 	list = append(list, bufferHealth(n.conns)...)
+	list = append(list, n.surroundingHealth(now)...)
 	if n.state.dir != nil {
 		list = append(list, certificateHealth(n.state.dir.Member(n.self))...)
 	}
