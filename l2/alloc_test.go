@@ -31,7 +31,7 @@ func idle(remotes int) (*pump, *RemotePort) {
 	}
 	a.Receive(eth(ownMAC, host1, 5), 0)
 	a.Flush()
-	return &pump{sw: sw}, a
+	return &pump{sw: sw, from: &sw.local}, a
 }
 
 // arpOf is an ARP request by the station mac itself.

@@ -22,10 +22,15 @@ func (s station) mac() (mac MAC) {
 	return mac
 }
 
-// origin is a place that frames come from: the device or a remote. Plugs will be
-// further local ones.
+// origin is a place that frames come from: the device, a plug or a remote.
 type origin struct {
-	remote    *RemotePort  // nil: local
+	remote *RemotePort // nil: local
+	plug   *plugPort   // nil: a remote, or the device
+	*share
+}
+
+// share is how much of the tables a member may fill: all local origins have one.
+type share struct {
 	limit     atomic.Int32 // stations it may bring besides its own address
 	stations  int          // it has brought; guarded by fdb.mu
 	neighbors int          // entries of it in the neighbour table; guarded by neighbors.mu

@@ -193,7 +193,7 @@ func TestGuardsAllocateNothing(t *testing.T) {
 	port := r.remotes["mallory"]
 	judge := func() {
 		for _, frame := range frames {
-			port.judge(frame)
+			port.judge(r.sw.view.Load(), frame)
 		}
 	}
 	judge()

@@ -54,7 +54,7 @@ func (s *Switch) pumps(dev Device) error {
 }
 
 func (s *Switch) pump(n int, read func([]Frame) (int, error)) error {
-	p := &pump{sw: s, index: n}
+	p := &pump{sw: s, from: &s.local, index: n}
 	frames := make([]Frame, readFrames)
 	for {
 		n, err := read(frames)
@@ -76,15 +76,18 @@ func queuesOf(dev Device) int {
 	return 1
 }
 
-// pump takes frames from one of the device's queues to the remotes. Its goroutine
-// owns it.
+// pump takes frames from one of the device's queues, or from a plug, to the remotes
+// and the other local origins. Its goroutine owns it.
 type pump struct {
 	sw    *Switch
-	index int      // of the queue
+	from  *origin
+	index int      // of the queue; plugs have the one after the last
 	round uint64   // number of the batch
 	dirty []Port   // sent to in this batch
 	to    []target // of the frame in hand
+	here  []Device // likewise, of the local origins
 	cut   offload.Cutter
+	one   [1]Frame // what deliver writes
 }
 
 // target is where a frame goes.
@@ -130,7 +133,7 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 	if !v.own.mayUse(h.VLAN) {
 		return vlanDenied
 	}
-	if why := s.admit(v, h, &s.local, now); why != passed {
+	if why := s.admit(v, h, p.from, now); why != passed {
 		return why
 	}
 	var where *origin
@@ -142,23 +145,50 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 		if !s.takeBUM(now) {
 			return storm
 		}
-		if why := s.guard(v, &v.own, h, f.Data, &s.local, now); why != passed {
+		if why := s.guard(v, &v.own, h, f.Data, p.from, now); why != passed {
 			return why
 		}
+		p.aimHere(v, nil)
 		for _, r := range v.ports {
 			p.aim(r, h.VLAN) // those that it must not reach are passed over
 		}
 		return p.emit(f)
-	case where.remote == nil:
+	case where == p.from:
 		return elsewhere // it is on the side it came from
 	}
-	if why := s.guard(v, &v.own, h, f.Data, &s.local, now); why != passed {
+	if why := s.guard(v, &v.own, h, f.Data, p.from, now); why != passed {
 		return why
 	}
-	if why := p.aim(where.remote, h.VLAN); why != passed {
+	if where.remote == nil {
+		p.aimHere(v, where)
+	} else if why := p.aim(where.remote, h.VLAN); why != passed {
 		return why
 	}
 	return p.emit(f)
+}
+
+// aimHere adds a local origin to where the frame in hand goes, or all when where is nil.
+func (p *pump) aimHere(v *view, where *origin) {
+	if len(v.plugs) == 0 {
+		return
+	}
+	wanted := func(o *origin) bool { return o != p.from && (where == nil || where == o) }
+	if dev := p.sw.cfg.Device; dev != nil && wanted(&p.sw.local) {
+		p.here = append(p.here, dev)
+	}
+	for _, plug := range v.plugs {
+		if wanted(&plug.origin) {
+			p.here = append(p.here, plug.dev)
+		}
+	}
+}
+
+// lane is the port of a target that this pump sends to.
+func (p *pump) lane(at *attachment) Port {
+	if p.index < len(at.lanes) {
+		return at.lanes[p.index]
+	}
+	return at.lanes[0]
 }
 
 // aim adds r to where the frame in hand goes.
@@ -173,7 +203,7 @@ func (p *pump) aim(r *RemotePort, vlan uint16) reason {
 	p.to = append(p.to, target{r, at})
 	if m := (mark{p.round, at}); r.sent[p.index] != m {
 		r.sent[p.index] = m
-		p.dirty = append(p.dirty, at.lanes[p.index])
+		p.dirty = append(p.dirty, p.lane(at))
 	}
 	return passed
 }
@@ -183,7 +213,7 @@ func (p *pump) aim(r *RemotePort, vlan uint16) reason {
 func (p *pump) emit(f Frame) reason {
 	limit := 0
 	for _, t := range p.to {
-		if n := t.at.lanes[p.index].MaxFrame(); n > 0 && (limit == 0 || n < limit) {
+		if n := p.lane(t.at).MaxFrame(); n > 0 && (limit == 0 || n < limit) {
 			limit = n
 		}
 	}
@@ -195,12 +225,18 @@ func (p *pump) emit(f Frame) reason {
 	for frame, more := p.cut.Next(); more; frame, more = p.cut.Next() {
 		csumStart := p.cut.CsumStart()
 		for _, t := range p.to {
-			port := t.at.lanes[p.index]
+			port := p.lane(t.at)
 			if port.Send(frame, csumStart) {
 				continue
 			}
 			frame, csumStart = p.cut.Complete(), 0 // for those that follow, too
 			port.Send(frame, 0)
+		}
+		if len(p.here) > 0 {
+			if csumStart != 0 {
+				frame = p.cut.Complete()
+			}
+			p.deliver(frame)
 		}
 		frames++
 		size += uint64(len(frame))
@@ -210,6 +246,17 @@ func (p *pump) emit(f Frame) reason {
 		t.remote.txBytes.Add(size)
 	}
 	clear(p.to)
-	p.to = p.to[:0]
+	clear(p.here)
+	p.to, p.here = p.to[:0], p.here[:0]
 	return why
+}
+
+// deliver hands a whole frame to the local origins that were aimed at.
+func (p *pump) deliver(frame []byte) {
+	p.one[0] = Frame{Data: frame}
+	for _, dev := range p.here {
+		if err := dev.Write(p.one[:]); err != nil {
+			p.sw.fromDevice.drop(device)
+		}
+	}
 }

@@ -57,16 +57,13 @@ func (r *RemotePort) Receive(frame []byte, csumStart int) {
 	if !r.inBatch {
 		r.now, r.inBatch = r.sw.now(), true
 	}
-	if why := r.judge(frame); why != passed {
+	v := r.sw.view.Load()
+	to, why := r.judge(v, frame)
+	if why == passed {
+		why = r.deliver(v, to, frame, csumStart)
+	}
+	if why != passed {
 		r.sw.fromRemotes.drop(why)
-		return
-	}
-	if r.sw.cfg.Device == nil {
-		r.sw.fromRemotes.drop(device)
-		return
-	}
-	if !r.enqueue(frame, csumStart) {
-		r.sw.fromRemotes.drop(malformed)
 		return
 	}
 	r.sw.fromRemotes.forwarded(len(frame))
@@ -74,39 +71,55 @@ func (r *RemotePort) Receive(frame []byte, csumStart int) {
 	r.rxBytes.Add(uint64(len(frame)))
 }
 
-// judge decides on a frame from the remote and learns from it.
-func (r *RemotePort) judge(frame []byte) reason {
+// judge decides on a frame from the remote and learns from it. It returns the local
+// origin that the frame is for, nil for all of them.
+func (r *RemotePort) judge(v *view, frame []byte) (to *origin, why reason) {
 	s := r.sw
 	h, ok := ParseHeader(frame)
 	if !ok {
-		return malformed
+		return nil, malformed
 	}
-	v, at := s.view.Load(), r.at.Load()
+	at := r.at.Load()
 	if at == nil {
-		return disconnected
+		return nil, disconnected
 	}
 	if why := lawful(h, len(frame), s.cfg.MTU); why != passed {
-		return why
+		return nil, why
 	}
 	if !at.mayUse(h.VLAN) {
-		return vlanDenied
+		return nil, vlanDenied
 	}
 	if why := s.admit(v, h, &r.origin, r.now); why != passed {
-		return why
+		return nil, why
 	}
 	r.seen.Store(int64(r.now))
-	bum := h.Dst.Multicast()
-	if !bum {
-		where := s.locate(v, h.VLAN, h.Dst, r.now)
-		if where != nil && where.remote != nil {
-			return elsewhere // split horizon: it is not ours to forward
-		}
-		bum = where == nil
+	if !h.Dst.Multicast() {
+		to = s.locate(v, h.VLAN, h.Dst, r.now)
 	}
-	if bum && !r.bum.take(r.now) {
-		return storm
+	if to != nil && to.remote != nil {
+		return nil, elsewhere // split horizon: it is not ours to forward
 	}
-	return s.guard(v, &at.rights, h, frame, &r.origin, r.now)
+	if to == nil && !r.bum.take(r.now) {
+		return nil, storm
+	}
+	return to, s.guard(v, &at.rights, h, frame, &r.origin, r.now)
+}
+
+// deliver takes an admitted frame to the device and the plugs. It needs mu.
+func (r *RemotePort) deliver(v *view, to *origin, frame []byte, csumStart int) reason {
+	s := r.sw
+	if to != nil && to.plug != nil {
+		s.toPlugs(v, to, frame, csumStart)
+		return passed
+	}
+	switch {
+	case s.cfg.Device == nil && (len(v.plugs) == 0 || to != nil):
+		return device
+	case s.cfg.Device != nil && !r.enqueue(frame, csumStart):
+		return malformed
+	}
+	s.toPlugs(v, to, frame, csumStart)
+	return passed
 }
 
 // Flush ends a batch: it writes what Receive has queued to the device.

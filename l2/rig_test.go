@@ -64,7 +64,7 @@ func newRig(t testing.TB, cfg Config) *rig {
 	cfg.Device, cfg.MAC = r.host, ownMAC
 	cfg.Now = func() time.Time { return r.time }
 	r.sw = NewSwitch(cfg)
-	r.pump = &pump{sw: r.sw}
+	r.pump = &pump{sw: r.sw, from: &r.sw.local}
 	return r
 }
 

@@ -19,14 +19,16 @@ type Switch struct {
 	hosts   *fdb
 	heard   *neighbors
 	local   origin
-	batches sync.Pool // of *offload.Merger
+	batches sync.Pool // of *offload.Merger, for the device
+	whole   sync.Pool // likewise for plugs, without offloads
 	queues  int       // of the device
 
 	fromDevice, fromRemotes flow
 	warned                  atomic.Int64 // when warn last did, as a time.Duration since the start
 
-	bumMu sync.Mutex
-	bum   bucket // of what the device sends
+	plugMu sync.Mutex // held while a plug sends: they have one lane
+	bumMu  sync.Mutex
+	bum    bucket // of what the device and the plugs send
 
 	mu      sync.Mutex             // serialises changes of what follows and of view
 	remotes map[string]*RemotePort // by name
@@ -38,6 +40,7 @@ type Switch struct {
 type view struct {
 	own   rights
 	ports []*RemotePort          // in the order of Connect
+	plugs []*plugPort            // likewise of Plug
 	owner map[MAC]*RemotePort    // of the members' own addresses
 	addrs map[netip.Addr]*origin // of the members' own IP addresses
 }
@@ -110,6 +113,8 @@ func NewSwitch(cfg Config) *Switch {
 		offloads = cfg.Device.Offloads()
 	}
 	s.batches.New = func() any { return &offload.Merger{Features: offloads} }
+	s.whole.New = func() any { return &offload.Merger{Features: offload.None} }
+	s.local.share = new(share)
 	s.SetOwn(Allow{MAC: cfg.MAC, Bridge: cfg.Bridge, MaxMACs: cfg.MaxMACs})
 	return s
 }
@@ -158,8 +163,8 @@ func (s *Switch) Connect(name string, p Port, allow Allow) *RemotePort {
 	defer s.mu.Unlock()
 	r := s.remotes[name]
 	if r == nil {
-		r = &RemotePort{sw: s, name: name, bum: s.bucket(), sent: make([]mark, s.queues)}
-		r.remote = r
+		r = &RemotePort{sw: s, name: name, bum: s.bucket(), sent: make([]mark, s.queues+1)}
+		r.remote, r.share = r, new(share)
 		r.seen.Store(int64(s.now()))
 		s.remotes[name] = r
 	}
@@ -215,7 +220,7 @@ func (s *Switch) removePort(r *RemotePort) {
 func (s *Switch) publish() {
 	v := &view{own: s.own}
 	if old := s.view.Load(); old != nil {
-		v.ports = old.ports
+		v.ports, v.plugs = old.ports, old.plugs
 	}
 	v.owner, v.addrs = make(map[MAC]*RemotePort, len(v.ports)), make(map[netip.Addr]*origin, len(v.ports)+len(v.own.addrs))
 	for _, a := range v.own.addrs {
@@ -256,7 +261,7 @@ func (s *Switch) locate(v *view, vlan uint16, mac MAC, now time.Duration) *origi
 // admit checks that the source of a frame may come from o, and learns it.
 func (s *Switch) admit(v *view, h Header, o *origin, now time.Duration) reason {
 	if h.Src == v.own.mac {
-		return refuse(o.remote != nil)
+		return refuse(o != &s.local)
 	}
 	if r := v.owner[h.Src]; r != nil {
 		return refuse(r != o.remote)
