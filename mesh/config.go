@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"meshd/l2"
+	"meshd/l2/plug"
 	"meshd/mesh/api"
 	"meshd/nat-traversal"
 	"meshd/peer/stream"
@@ -37,6 +38,7 @@ type Config struct {
 	Advertise  []string        // HOST:PORT at which others reach us
 	TAP        string
 	NoTAP      bool
+	Plugs      []plug.Spec     // sockets that virtual machines plug into
 	NoUAPI     bool            // do not offer WireGuard's userspace API
 	MTU        int             // of the segment, when founding; 0: the default
 	Prefixes   []netip.Prefix  // of the segment, when founding; none: a ULA

@@ -177,6 +177,8 @@ type segment struct {
 	roles     string                  // ours, as last told to the switch
 	addresses []netip.Prefix          // as last set
 	named     map[string][]netip.Addr // as last told to names
+
+	outlets
 }
 
 var (

@@ -288,6 +288,7 @@ func (n *Node) live(ctx context.Context, group *errgroup.Group) error {
 	err = n.do(ctx, func() {
 		_, prefixes, mtu := n.state.dir.Network()
 		if s, failed = n.openSegment(prefixes, mtu); failed == nil {
+			s.life = ctx
 			n.state.segment = s
 			n.state.schedule.all = time.Time{} // everybody gets a port
 		}

@@ -50,6 +50,9 @@ func (n *Node) openSegment(prefixes []netip.Prefix, mtu int) (*segment, error) {
 		return nil, errors.Join(err, s.close(false))
 	}
 	s.sw = l2.NewSwitch(l2.Config{Device: s.device, MAC: s.mac, MTU: mtu, Logger: n.log})
+	if err := s.listenPlugs(n.cfg.Plugs); err != nil {
+		return nil, errors.Join(err, s.close(false))
+	}
 	if n.cfg.NoDNS {
 		return s, nil
 	}
@@ -90,6 +93,7 @@ func (s *segment) hostChanged(n *Node) {
 func (s *segment) run(ctx context.Context, n *Node) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.sw.Run(ctx) })
+	s.servePlugs(ctx, group, n)
 	if s.names != nil {
 		group.Go(func() error { return s.names.Run(ctx) })
 		group.Go(func() error { n.registerNames(ctx, s.names.Addr()); return nil })
@@ -130,6 +134,9 @@ func (s *segment) close(keep bool) error {
 	var errs []error
 	if s.around != nil {
 		errs = append(errs, s.around.Close())
+	}
+	for _, l := range s.plugs {
+		errs = append(errs, l.Close())
 	}
 	host, ok := s.device.(hostSide)
 	switch {

@@ -35,6 +35,12 @@ func (a *app) stdio(ctx context.Context) error {
 	if _, err := io.WriteString(a.stdout, mesh.StdioPreamble); err != nil {
 		return err
 	}
+	a.join(ctx, conn)
+	return nil
+}
+
+// join carries between stdin and stdout and a connection until one of them ends.
+func (a *app) join(ctx context.Context, conn io.ReadWriter) {
 	done := make(chan struct{}, 2)
 	carry := func(to io.Writer, from io.Reader) {
 		_, _ = io.Copy(to, from) // the end of either is the end
@@ -46,5 +52,4 @@ func (a *app) stdio(ctx context.Context) error {
 	case <-done: // reading stdin cannot be ended; the process is about to
 	case <-ctx.Done():
 	}
-	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"meshd/keys"
+	"meshd/l2/plug"
 	"meshd/mesh/api"
 )
 
@@ -27,6 +28,7 @@ type upFlags struct {
 	noTAP, noPortmap    bool
 	mtu                 int
 	prefix              []string
+	plug                []string
 	relay               string
 	shareRate           string
 	shareVolume         string
@@ -85,6 +87,13 @@ func (f *upFlags) config(in upInput) (nodeConfig, error) {
 	}
 	if err := f.checkSegment(); err != nil {
 		return c, err
+	}
+	for _, p := range f.plug {
+		spec, err := plug.ParseSpec(p)
+		if err != nil {
+			return c, usagef("plug", "%q is not vde:DIR, stream:PATH or dgram:PATH", p)
+		}
+		c.Plugs = append(c.Plugs, spec)
 	}
 	for _, p := range f.prefix {
 		prefix, err := parsePrefix(p)

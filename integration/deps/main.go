@@ -26,6 +26,7 @@ var programs = []struct{ program, pkg string }{
 	{"valgrind", "valgrind"},            // the budget of instructions
 	{"nft", "nftables"},                 // the routers of the traversal tests
 	{"miniupnpd", "miniupnpd-nftables"}, // PCP, NAT-PMP, UPnP
+	{"vde_plug", "vde2"},                // plugs
 	{"tayga", "tayga"},                  // NAT64
 	{"unbound", "unbound"},              // DNS64
 	{"tinyproxy", "tinyproxy"},          // proxies of the stream tests

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -97,6 +98,9 @@ func newDgram(conn *net.UnixConn, end func() error) (*dgram, error) {
 func (d *dgram) read(frames [][]byte) (int, error) {
 	for {
 		n, addr, err := d.conn.ReadFromUnix(d.buf)
+		if errors.Is(err, os.ErrDeadlineExceeded) { // the end of the control connection has set one
+			err = io.EOF
+		}
 		if err != nil {
 			return 0, err
 		}

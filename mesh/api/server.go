@@ -53,6 +53,7 @@ func NewServer(node Node, log *slog.Logger) http.Handler {
 	mux.Handle("POST /v1/leave", s.guard(mayChange, s.leave))
 	mux.Handle("POST /v1/down", s.guard(mayChange, s.down))
 	mux.Handle("POST /v1/stream", s.guard(mayRead, s.stream))
+	mux.Handle("POST /v1/plug", s.guard(mayChange, s.plug))
 	mux.Handle("/", s.guard(mayRead, s.unknown))
 	return mux
 }
