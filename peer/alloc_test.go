@@ -12,6 +12,7 @@ import (
 
 	"meshd/keys"
 	"meshd/peer/hello"
+	"meshd/peer/relay"
 	"meshd/peer/udp"
 )
 
@@ -204,4 +205,37 @@ func BenchmarkSend(b *testing.B) {
 			toB.Flush()
 		}
 	}
+}
+
+// Forwarding costs none either, nor does sending and receiving on a circuit.
+func TestForwardDoesNotAllocate(t *testing.T) {
+	toB, toA, a, b := pair(t)
+	b.keep.Store(true)
+	rx := &receiver{engine: toA.engine, now: time.Now()}
+	rx.stamp = toA.engine.stamp(rx.now)
+	const in, out = 7, 9
+	rx.engine.circuits.Store(&circuits{legs: map[uint32]*leg{
+		in: {sources: []netip.AddrPort{a.at}, to: toA, out: relay.NewHeader(true, out), flow: &flow{}},
+	}})
+	const seg, runs = 1460, 100
+	data := make([]byte, 20*seg+300)
+	fill := func() {
+		for at := 0; at < len(data); at += seg {
+			relay.NewHeader(false, in).Put(data[at:])
+		}
+	}
+	p := &udp.Packet{Addr: a.at, Data: data, Seg: seg}
+	fill()
+	allocs := testing.AllocsPerRun(runs, func() {
+		fill()
+		rx.packet(p)
+		rx.sendForwarded()
+	})
+	if allocs > 0 {
+		t.Errorf("%v allocations to forward a run", allocs)
+	}
+	if !relay.NewHeader(true, out).Is(b.kept) || len(b.kept) != len(data) {
+		t.Errorf("forwarded %d of %d bytes, beginning with %x", len(b.kept), len(data), b.kept[:8])
+	}
+	_ = toB
 }

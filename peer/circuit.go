@@ -37,6 +37,8 @@ type flow struct {
 	bytes   atomic.Uint64
 	offered atomic.Uint64 // bytes that came, whether carried or not
 	share   relay.Bucket
+
+	bytesBefore, offeredBefore uint64 // when shares were last divided
 }
 
 // end is a circuit that ends here.

@@ -290,6 +290,7 @@ func (e *Engine) locked(f func(now time.Time)) {
 	}
 	e.advanceMeetings(now)
 	e.advanceRelays(now)
+	e.divideShares(now)
 	later := c.later
 	c.later = nil
 	c.Unlock()
@@ -359,7 +360,7 @@ func (e *Engine) untilNext() time.Duration {
 	if len(c.deadlines) > 0 {
 		next = min(next, c.deadlines[0].wake.Sub(now))
 	}
-	if at := earliest(c.meetAgain, c.relay.wake); !at.IsZero() {
+	if at := earliest(c.meetAgain, c.relay.wake, c.relay.share.at); !at.IsZero() {
 		next = min(next, at.Sub(now))
 	}
 	if c.relay.dirty {

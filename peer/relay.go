@@ -48,8 +48,7 @@ type relaying struct {
 	flows   map[relay.Circuit]*flow
 	ended   uint64 // bytes carried on circuits that are no more
 
-	sharing  Sharing
-	divideAt time.Time // when the rate is divided anew; zero: not
+	share sharing
 
 	reached time.Time // when somebody came whom we had not sent anything to; zero: never
 }
@@ -65,7 +64,7 @@ func (e *Engine) newRelaying() relaying {
 	cfg := relay.Config{Self: e.identity.Public().ID(), Link: e.linkTo, Rand: rand.Reader}
 	return relaying{
 		desk: relay.NewDesk(cfg), book: relay.NewBook(cfg),
-		held: map[uint64]*Remote{}, flows: map[relay.Circuit]*flow{},
+		held: map[uint64]*Remote{}, flows: map[relay.Circuit]*flow{}, share: sharing{Sharing: Sharing{On: true}},
 	}
 }
 
@@ -80,7 +79,10 @@ type Sharing struct {
 func (e *Engine) SetSharing(s Sharing) {
 	e.call(func(now time.Time) {
 		c := &e.control.relay
-		c.sharing, c.divideAt, c.wake = s, now, now
+		c.share.Sharing, c.wake = s, now
+		if len(c.flows) > 0 {
+			c.share.at = now
+		}
 		c.desk.SetOffer(relay.Offer{On: s.On, Spent: s.Spent, Rate: s.Rate})
 	})
 }
@@ -242,6 +244,9 @@ func (e *Engine) addLegs(table *circuits) {
 		}
 	}
 	c.flows = flows
+	if len(flows) > 0 && c.share.at.IsZero() {
+		c.share.at = e.now()
+	}
 }
 
 // sourcesFor lists the addresses from which a member may send to another through

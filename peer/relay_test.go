@@ -1,6 +1,7 @@
 package peer_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"sync"
@@ -9,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"meshd/keys"
 	"meshd/peer"
 	"meshd/peer/udp/udptest"
 	"meshd/peer/way"
@@ -45,6 +47,7 @@ type triangle struct {
 	net    *udptest.Internet
 	a, b   *node
 	relays []*node
+	signer *keys.Signer
 }
 
 func newTriangle(t *testing.T, relays int) *triangle {
@@ -52,7 +55,7 @@ func newTriangle(t *testing.T, relays int) *triangle {
 	net := udptest.NewInternet(3)
 	net.LogOnFailure(t)
 	in := newNetwork(t)
-	w := &triangle{net: net}
+	w := &triangle{net: net, signer: in.signer}
 	w.a = behind(t, net, in, "a", "203.0.113.1", symmetric())
 	w.b = behind(t, net, in, "b", "203.0.113.2", symmetric())
 	for i := range relays {
@@ -284,6 +287,161 @@ func TestHandover(t *testing.T) {
 		defer w.b.mu.Unlock()
 		if late > 0 || lost > 0 || next < 1000 {
 			t.Errorf("of %d frames %d were overtaken and %d lost", next, late, lost)
+		}
+	})
+}
+
+// Nobody outside the mesh, and no member from elsewhere, has a relay send
+// anything.
+func TestStrangersUseNoRelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTriangle(t, 1)
+		r := w.relays[0]
+		send(w.a.remote(w.b), frame(500, 1))
+		eventually(t, 5*time.Second, "a circuit", func() bool { return len(w.b.received()) == 1 })
+		var caught [][]byte
+		var mu sync.Mutex
+		var sent atomic.Int64
+		w.net.Tap(func(d udptest.Datagram) {
+			if d.From == r.host {
+				sent.Add(1)
+			}
+			if d.From == w.a.host && d.Data[0] == 0xd3 {
+				mu.Lock()
+				caught = append(caught, bytes.Clone(d.Data))
+				mu.Unlock()
+			}
+		})
+		for range 20 {
+			send(w.a.remote(w.b), frame(500, 1))
+		}
+		synctest.Wait()
+		time.Sleep(50 * time.Millisecond)
+		mu.Lock()
+		frames := caught
+		mu.Unlock()
+		if len(frames) < 20 {
+			t.Fatalf("%d frames on the circuit", len(frames))
+		}
+		before, refused := sent.Load(), r.engine.Counts().RelayRefused.Load()
+		spent := 0
+		for i, f := range frames[:20] {
+			// Replayed from elsewhere, and from another port of the right host.
+			w.net.Inject(netip.MustParseAddrPort("192.0.2.66:666"), r.at, f)
+			w.net.Inject(netip.MustParseAddrPort("203.0.113.1:6"), r.at, f)
+			// Guessed, and as if by a relay.
+			g := bytes.Clone(f)
+			g[7] ^= byte(i + 1)
+			w.net.Inject(netip.MustParseAddrPort("192.0.2.66:666"), r.at, g)
+			g = bytes.Clone(f)
+			g[2] = 1
+			w.net.Inject(netip.MustParseAddrPort("192.0.2.66:666"), r.at, g)
+			spent += 4
+		}
+		time.Sleep(10 * time.Millisecond)
+		synctest.Wait()
+		if n := r.engine.Counts().RelayRefused.Load() - refused; n != uint64(spent) {
+			t.Errorf("%d of %d refused", n, spent)
+		}
+		if n := sent.Load() - before; n > 2 { // probes of its own may be due
+			t.Errorf("the relay sent %d datagrams", n)
+		}
+	})
+}
+
+// flood sends frames at a rate, in bytes per second, until stopped.
+func flood(t *testing.T, to *peer.Remote, rate int) {
+	t.Helper()
+	stop, done := make(chan struct{}), make(chan struct{})
+	const size = 1200
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for due := 0; ; {
+			select {
+			case <-tick.C:
+				for due += rate / 100; due >= size; due -= size {
+					to.Send(frame(size, 3), 0)
+				}
+				to.Flush()
+			case <-stop:
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() { close(stop); <-done })
+}
+
+// rateOf measures how fast a node receives frames, in bytes per second.
+func rateOf(n *node, d time.Duration) int {
+	n.mu.Lock()
+	n.frames = nil
+	n.mu.Unlock()
+	time.Sleep(d)
+	total := 0
+	for _, f := range n.received() {
+		total += len(f)
+	}
+	return int(float64(total) / d.Seconds())
+}
+
+// Two pairs share a relay's rate fairly, whatever they offer.
+func TestFairShares(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTriangle(t, 1)
+		r := w.relays[0]
+		in := &network{*w.a.cfg.Trust, w.signer}
+		c := behind(t, w.net, in, "c", "203.0.113.3", symmetric())
+		d := behind(t, w.net, in, "d", "203.0.113.4", symmetric())
+		for _, n := range []*node{c, d} {
+			meet(t, n, r)
+			n.knows(r, peer.Spec{Relays: true, Candidates: []netip.AddrPort{r.at}}).Want()
+		}
+		c.knows(d, peer.Spec{})
+		d.knows(c, peer.Spec{})
+		r.engine.SetSharing(peer.Sharing{On: true, Rate: 200_000})
+		flood(t, w.a.remote(w.b), 400_000) // greedy
+		flood(t, c.remote(d), 120_000)     // a little more than its part
+		eventually(t, 10*time.Second, "both circuits", func() bool { return len(w.b.received()) > 0 && len(d.received()) > 0 })
+		time.Sleep(3 * time.Second)
+		var ab, cd int
+		done := make(chan struct{})
+		go func() { ab = rateOf(w.b, 5*time.Second); close(done) }()
+		cd = rateOf(d, 5*time.Second)
+		<-done
+		t.Logf("%d and %d bytes/s", ab, cd)
+		if sum := ab + cd; sum > 215_000 || sum < 150_000 {
+			t.Errorf("%d bytes/s in all, of 200000", sum)
+		}
+		if cd < 80_000 || ab > 120_000 {
+			t.Errorf("%d bytes/s for who floods, %d for the other", ab, cd)
+		}
+	})
+}
+
+// Own traffic goes first: a relay whose line is too narrow for both carries less
+// for others.
+func TestOwnTrafficFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTriangle(t, 1)
+		r := w.relays[0]
+		in := &network{*w.a.cfg.Trust, w.signer}
+		x := start(t, w.net, in, "x", "198.18.0.99")
+		meet(t, r, x)
+		r.host.SetLink(udptest.Link{Delay: 5 * time.Millisecond, Rate: 4_000_000, Queue: 64 << 10}, udptest.Link{Delay: 5 * time.Millisecond})
+		flood(t, w.a.remote(w.b), 400_000)
+		eventually(t, 10*time.Second, "the circuit", func() bool { return len(w.b.received()) > 0 })
+		time.Sleep(3 * time.Second)
+		if got := rateOf(w.b, 3*time.Second); got < 350_000 {
+			t.Errorf("%d bytes/s for others while there is nothing else", got)
+		}
+		flood(t, r.remote(x), 300_000)
+		time.Sleep(15 * time.Second)
+		own := rateOf(x, 5*time.Second)
+		t.Logf("%d bytes/s of its own", own)
+		if own < 280_000 {
+			t.Errorf("%d bytes/s of its own, of 300000", own)
 		}
 	})
 }

@@ -166,11 +166,16 @@ func (c *candidate) overdue() time.Time {
 // rtt is a smoothed round trip (RFC 6298).
 type rtt struct {
 	smoothed, variation time.Duration
+	last, least         time.Duration // the last, and the least of late
 	samples             int
 }
 
 func (r *rtt) sample(d time.Duration) {
 	d = max(d, time.Microsecond)
+	if r.last = d; r.least == 0 || d < r.least {
+		r.least = d
+	}
+	r.least += (d - r.least) / 64 // a path that has become longer is no sign of strain for ever
 	if r.samples++; r.samples == 1 {
 		r.smoothed, r.variation = d, d/2
 		return

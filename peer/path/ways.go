@@ -11,6 +11,14 @@ import (
 // Ways that this node holds open: circuits through relays, streams. Who carries
 // them has agreed to it, so that they have no budget.
 
+const (
+	// strainLate is how much longer than twice the least a round trip may be.
+	strainLate = 10 * time.Millisecond
+	// strainLoss is how much of the data may be lost, measured within strainFor.
+	strainLoss = 0.02
+	strainFor  = 3 * time.Second
+)
+
 // heldBurst is how many quick pings a way gets that has not answered.
 const heldBurst = 5
 
@@ -95,6 +103,17 @@ func (t *Table) Mark(addr netip.AddrPort, now time.Time) (p Ping, rtt time.Durat
 		return p, 0, false
 	}
 	return t.pings[0], c.rtt.smoothed + 2*c.rtt.variation, true
+}
+
+// Strained reports whether what is sent on the active path is lost or waits
+// somewhere: its round trip is much longer than it can be.
+func (t *Table) Strained(now time.Time) bool {
+	c := t.active
+	if c == nil {
+		return false
+	}
+	late := c.rtt.samples >= enough && c.rtt.last > 2*c.rtt.least+strainLate
+	return late || c.loss.rate > strainLoss && now.Sub(c.loss.began) < strainFor
 }
 
 // Bad reports whether data is lost on a path that is not in use for it.

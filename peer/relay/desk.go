@@ -82,6 +82,7 @@ type carried struct {
 	expires        time.Time
 	repeat         time.Time // of the offer; zero: it was accepted
 	tries          int
+	accepted       bool // ever: then its half lasts for a while without
 }
 
 // asker is how fast a member asks.
@@ -143,7 +144,7 @@ func (d *Desk) Receive(from keys.NodeID, body []byte, now time.Time) bool {
 		d.open(from, m, now)
 	case kindAccept:
 		if c := d.byTicket(from, m.ticket); c != nil && c.Other == from {
-			c.repeat = time.Time{}
+			c.repeat, c.accepted = time.Time{}, true
 		}
 	case kindEnd:
 		if c := d.byTicket(from, m.ticket); c != nil {
@@ -250,6 +251,8 @@ func (d *Desk) advance(c *carried, now time.Time) {
 	case !now.Before(c.expires):
 		d.end(c, Ended, keys.NodeID{})
 	case c.repeat.IsZero() || now.Before(c.repeat):
+	case c.tries >= repeatTimes && c.accepted:
+		c.repeat = time.Time{}
 	case c.tries >= repeatTimes:
 		d.end(c, Unreachable, c.Other)
 	default:
