@@ -225,7 +225,7 @@ func (n *Node) reconcileMember(id keys.NodeID, now time.Time) {
 		m.epoch, m.returned = d.NodeVersion.Epoch, true
 	}
 	if s.segment != nil && m.port == nil {
-		m.port = s.segment.sw.Connect(d.ID.String(), m.remote, n.allowFor(d))
+		m.port = s.segment.sw.Connect(d.ID.String(), lanes{m.remote}, n.allowFor(d))
 		m.remote.Attach(m.port)
 	}
 	n.noteListener(d)
@@ -337,7 +337,7 @@ func allowedVLANs(roles keys.Roles) []uint16 {
 func (n *Node) connectAgain() {
 	for _, d := range n.state.dir.Members() {
 		if m := n.state.members[d.ID]; m != nil && m.port != nil {
-			m.port = n.state.segment.sw.Connect(d.ID.String(), m.remote, n.allowFor(d))
+			m.port = n.state.segment.sw.Connect(d.ID.String(), lanes{m.remote}, n.allowFor(d))
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strconv"
 
@@ -18,6 +19,10 @@ type machine struct {
 	mark uint32 // of its sockets; 0: none
 }
 
+// parallel is how many queues of the TAP, and sockets of a family, are served side by
+// side: a packet costs one processor on its way out and another on its way in.
+func parallel() int { return max(1, min(runtime.GOMAXPROCS(0)/2, 8)) }
+
 // Listen implements Host.
 func (m machine) Listen(at netip.AddrPort) ([]udp.Conn, error) {
 	opts := udp.Options{Mark: m.mark}
@@ -26,7 +31,7 @@ func (m machine) Listen(at netip.AddrPort) ([]udp.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		return []udp.Conn{c}, nil
+		return append([]udp.Conn{c}, udp.More(c, parallel()-1, opts)...), nil
 	}
 	v4, v6, err := udp.ListenPort(at.Port(), opts)
 	if err != nil {
@@ -35,7 +40,7 @@ func (m machine) Listen(at netip.AddrPort) ([]udp.Conn, error) {
 	var conns []udp.Conn
 	for _, c := range []udp.Conn{v4, v6} {
 		if c != nil {
-			conns = append(conns, c)
+			conns = append(append(conns, c), udp.More(c, parallel()-1, opts)...)
 		}
 	}
 	return conns, nil

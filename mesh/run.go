@@ -161,6 +161,7 @@ func (n *Node) newEngine() (*peer.Engine, error) {
 		Hello:    n.hello(),
 		Observer: n,
 		Logger:   n.log,
+		Lanes:    parallel(),
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 	"meshd/keys"
 	"meshd/l2"
 	"meshd/mesh/names"
+	"meshd/peer"
 )
 
 // hostSide is what a Device may know about the host's interface behind it. A
@@ -30,6 +31,12 @@ type detour interface {
 	Close() error
 }
 
+// lanes is a remote as the switch wants it.
+type lanes struct{ *peer.Remote }
+
+// Lane implements l2.Laned.
+func (l lanes) Lane(n int) l2.Port { return l.Remote.Lane(n) }
+
 // openSegment makes the host's side of the segment: TAP, switch and names.
 func (n *Node) openSegment(prefixes []netip.Prefix, mtu int) (*segment, error) {
 	id := n.self
@@ -39,7 +46,7 @@ func (n *Node) openSegment(prefixes []netip.Prefix, mtu int) (*segment, error) {
 		if err := noteTAP(n.store, n.cfg.TAP); err != nil {
 			return nil, err
 		}
-		device, err := n.cfg.Host.OpenSegment(l2.TAPConfig{Name: n.cfg.TAP, MTU: mtu, MAC: s.mac, Persist: true})
+		device, err := n.cfg.Host.OpenSegment(l2.TAPConfig{Name: n.cfg.TAP, MTU: mtu, MAC: s.mac, Persist: true, Queues: parallel()})
 		if err != nil {
 			return nil, err
 		}

@@ -72,6 +72,7 @@ type Config struct {
 	Observer Observer
 	Logger   *slog.Logger
 
+	Lanes          int  // of each Remote; 0: one
 	WholeChecksums bool // neither leave checksums out nor take frames without; for comparisons
 }
 
@@ -83,6 +84,7 @@ type Engine struct {
 	observer Observer
 	log      *slog.Logger
 	features uint32 // that remotes are told
+	lanes    int    // of each remote
 	now      func() time.Time
 	base     time.Time // stamps count from here, so that a step of the wall clock does not touch them
 	excluded atomic.Pointer[[]netip.Prefix]
@@ -150,6 +152,7 @@ func New(cfg Config) (*Engine, error) {
 		relayQ:     make(chan relayMessage, relayQueue),
 		kick:       make(chan struct{}, 1),
 	}
+	e.lanes = max(1, cfg.Lanes)
 	if !cfg.WholeChecksums {
 		e.features = featurePartial
 	}

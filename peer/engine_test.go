@@ -61,6 +61,7 @@ type node struct {
 	openPort peer.PortOpener
 	wrap     func(udp.Conn) udp.Conn // the socket; nil: as it is
 	older    bool                    // it knows nothing of checksums that are left out
+	lanes    int
 
 	mu      sync.Mutex
 	met     []*hello.Result
@@ -165,7 +166,7 @@ func (n *node) run() {
 	}
 	n.at = netip.AddrPortFrom(n.host.Addrs()[0], port)
 	log := slog.New(slog.NewTextHandler(n.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	n.engine, err = peer.New(peer.Config{Identity: n.identity, Conns: []udp.Conn{conn}, Carriers: n.carriers, OpenPort: n.openPort, Hello: n.cfg, Observer: n, Logger: log, WholeChecksums: n.older})
+	n.engine, err = peer.New(peer.Config{Identity: n.identity, Conns: []udp.Conn{conn}, Carriers: n.carriers, OpenPort: n.openPort, Hello: n.cfg, Observer: n, Logger: log, WholeChecksums: n.older, Lanes: n.lanes})
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -35,8 +35,9 @@ func (r *Remote) takesPartial(key *wireguard.Keypair) bool {
 }
 
 // offer adds, where it is time to, our features to a batch that is about to go.
-// r.txMu is held.
-func (r *Remote) offer(b *batch) {
+// l.mu is held.
+func (l *Lane) offer(b *batch) {
+	r := l.remote
 	key, to := b.key, b.route
 	if key == nil || to == nil || b.control || key.Far.Settled.Load() || Class(r.class.Load()) != Member {
 		return
@@ -48,13 +49,13 @@ func (r *Remote) offer(b *batch) {
 	}
 	key.Far.AskedAt.Store(now)
 	key.Far.Asked.Add(1)
-	r.sealFeatures(key, to, flagAnswer)
+	l.sealFeatures(key, to, flagAnswer)
 }
 
-// sealFeatures needs r.txMu.
-func (r *Remote) sealFeatures(key *wireguard.Keypair, to *route, flags byte) {
-	msg := [featuresLen]byte{controlFeatures, flags, byte(r.engine.features)}
-	r.seal(key, to, inner.Header{Kind: inner.KindControl}, nil, msg[:])
+// sealFeatures needs l.mu.
+func (l *Lane) sealFeatures(key *wireguard.Keypair, to *route, flags byte) {
+	msg := [featuresLen]byte{controlFeatures, flags, byte(l.remote.engine.features)}
+	l.seal(key, to, inner.Header{Kind: inner.KindControl}, nil, msg[:])
 }
 
 // features takes what the remote says of itself under a key. The answer goes under
@@ -74,8 +75,8 @@ func (rx *receiver) features(from keyEntry, body []byte) {
 	if to == nil {
 		return
 	}
-	r.txMu.Lock()
-	r.sealFeatures(from.key, to, 0)
-	r.txMu.Unlock()
+	r.first.mu.Lock()
+	r.first.sealFeatures(from.key, to, 0)
+	r.first.mu.Unlock()
 	r.Flush()
 }

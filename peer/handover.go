@@ -47,10 +47,13 @@ func (r *Remote) handOver(from, to *route, now time.Time) {
 
 // flushRoute sends what is sealed for a route and not sent yet.
 func (r *Remote) flushRoute(to *route) {
-	r.txMu.Lock()
-	defer r.txMu.Unlock()
-	if r.tx != nil && r.tx.route == to {
-		r.tx.flush()
+	for n := range len(r.more) + 1 {
+		l := r.Lane(n)
+		l.mu.Lock()
+		if l.tx != nil && l.tx.route == to {
+			l.tx.flush()
+		}
+		l.mu.Unlock()
 	}
 }
 

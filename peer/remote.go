@@ -77,17 +77,15 @@ type Remote struct {
 	route    atomic.Pointer[route]
 	sink     atomic.Pointer[FrameSink]
 	lastUsed atomic.Int64 // Engine.stamp, 0: never; frames and control messages, both ways
-	touched  atomic.Bool  // since the last Flush
 	carried  atomic.Int64 // likewise of frames alone
 	attended atomic.Bool
 	kept     atomic.Bool // a session is wanted whether it is used or not
 
 	tickSession atomic.Bool // a mark on a key asked for Session.Tick
 
-	// Sending: txMu.
-	txMu      sync.Mutex
-	tx        *batch
-	nextFrame uint32
+	first     Lane
+	more      []Lane
+	nextFrame atomic.Uint32 // number of what crosses in pieces
 
 	waiting waitQueue // for a session
 
@@ -233,6 +231,10 @@ func (e *Engine) newRemote(public keys.Public) (*Remote, error) {
 	}
 	r.punch.SetLocal(e.control.self, time.Time{})
 	r.paths.Quiet(e.control.mappings.quiet)
+	r.first.remote, r.more = r, make([]Lane, e.lanes-1)
+	for i := range r.more {
+		r.more[i].remote = r
+	}
 	r.session = wireguard.NewSession(e.control.local, public.WireGuard, wireguard.Options{
 		Member:   true,
 		NewIndex: func() uint32 { return e.newIndex(r) },

@@ -110,15 +110,44 @@ func (b *batch) flush() {
 //
 // A csumStart other than 0 says where the transport header begins whose checksum was
 // left out. Send reports false when the remote has to get it whole for now.
-func (r *Remote) Send(frame []byte, csumStart int) bool {
+func (r *Remote) Send(frame []byte, csumStart int) bool { return r.first.Send(frame, csumStart) }
+
+// Flush sends what Send has sealed.
+func (r *Remote) Flush() { r.first.Flush() }
+
+// Lane returns one of the ways by which goroutines send to a remote side by side, each
+// with a batch of its own. Send and Flush of the Remote are those of Lane(0). Frames
+// keep their order within a lane. Of those beyond Config.Lanes all are the first.
+func (r *Remote) Lane(n int) *Lane {
+	if n < 1 || n > len(r.more) {
+		return &r.first
+	}
+	return &r.more[n-1]
+}
+
+func (r *Remote) transmit(h inner.Header, body []byte) bool { return r.first.transmit(h, body) }
+
+// Lane collects what one goroutine sends to a remote.
+type Lane struct {
+	remote  *Remote
+	touched atomic.Bool // since the last Flush
+
+	mu sync.Mutex
+	tx *batch
+}
+
+// Send is Remote.Send.
+func (l *Lane) Send(frame []byte, csumStart int) bool {
+	r := l.remote
 	if Class(r.class.Load()) != Member {
 		r.drops.Add(1)
 		return true
 	}
-	if !r.touched.Load() {
+	if !l.touched.Load() {
+		l.touched.Store(true)
 		r.touch()
 	}
-	if r.waiting.length.Load() > 0 || !r.transmit(inner.Header{Kind: inner.KindFrame, CsumStart: csumStart}, frame) {
+	if r.waiting.length.Load() > 0 || !l.transmit(inner.Header{Kind: inner.KindFrame, CsumStart: csumStart}, frame) {
 		if csumStart != 0 {
 			return false
 		}
@@ -132,7 +161,6 @@ func (r *Remote) Send(frame []byte, csumStart int) bool {
 // touch notes, once for all frames up to a Flush, that the remote is in use: a look
 // at the clock costs as much as a small packet does otherwise.
 func (r *Remote) touch() {
-	r.touched.Store(true)
 	now := r.engine.stamp(r.engine.now())
 	r.lastUsed.Store(now)
 	if now-r.carried.Swap(now) > int64(attendEvery) {
@@ -149,18 +177,21 @@ func (r *Remote) MaxFrame() int {
 	return 0
 }
 
-// Flush sends what Send has sealed.
-func (r *Remote) Flush() {
-	r.touched.Store(false)
-	r.txMu.Lock()
-	defer r.txMu.Unlock()
-	if r.tx == nil {
+// MaxFrame is Remote.MaxFrame.
+func (l *Lane) MaxFrame() int { return l.remote.MaxFrame() }
+
+// Flush is Remote.Flush.
+func (l *Lane) Flush() {
+	l.touched.Store(false)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.tx == nil {
 		return
 	}
-	r.offer(r.tx)
-	r.tx.flush()
-	batches.Put(r.tx)
-	r.tx = nil
+	l.offer(l.tx)
+	l.tx.flush()
+	batches.Put(l.tx)
+	l.tx = nil
 }
 
 // SendControl sends one control message, of at most 1,100 bytes, if there is a
@@ -187,26 +218,27 @@ func (r *Remote) SendControl(msg []byte) bool {
 // transmit seals one body into the batch, in pieces if the path is too small
 // for it. It reports false when there is no key or no path, or when who has the key
 // does not take checksums that are left out.
-func (r *Remote) transmit(h inner.Header, body []byte) bool {
+func (l *Lane) transmit(h inner.Header, body []byte) bool {
+	r := l.remote
 	key := r.session.SendKey()
 	if key == nil || (h.CsumStart != 0 && !r.takesPartial(key)) {
 		return false
 	}
-	r.txMu.Lock()
-	defer r.txMu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	to := r.route.Load() // under the lock, so that nothing follows the last ping of a path
 	if to == nil || (to.held.Load() && h.Kind == inner.KindFrame) {
 		return false
 	}
 	if len(body) <= to.maxBody {
-		return r.seal(key, to, h, nil, body)
+		return l.seal(key, to, h, nil, body)
 	}
-	return r.sealPieces(key, to, h, body)
+	return l.sealPieces(key, to, h, body)
 }
 
-// seal appends one transport message, whose body is head and then tail. r.txMu is held.
-func (r *Remote) seal(key *wireguard.Keypair, to *route, h inner.Header, head, tail []byte) bool {
-	b := r.batchFor(to)
+// seal appends one transport message, whose body is head and then tail. l.mu is held.
+func (l *Lane) seal(key *wireguard.Keypair, to *route, h inner.Header, head, tail []byte) bool {
+	b := l.batchFor(to)
 	start := len(b.arena)
 	if to.via != nil {
 		b.arena = b.arena[:start+relay.HeaderLen]
@@ -222,7 +254,7 @@ func (r *Remote) seal(key *wireguard.Keypair, to *route, h inner.Header, head, t
 	sealed, err := key.Seal(b.arena, plain)
 	if err != nil { // used up or expired: the session makes another
 		b.arena = b.arena[:start]
-		r.engine.attend(r)
+		l.remote.engine.attend(l.remote)
 		return false
 	}
 	b.arena = sealed
@@ -230,7 +262,7 @@ func (r *Remote) seal(key *wireguard.Keypair, to *route, h inner.Header, head, t
 	b.added(len(sealed) - start)
 	if control := h.Kind == inner.KindControl; b.key != key || b.control != control {
 		b.key, b.control = key, control
-		r.mark(key, to, control)
+		l.remote.mark(key, to, control)
 	}
 	return true
 }
@@ -253,33 +285,33 @@ func (r *Remote) mark(key *wireguard.Keypair, to *route, control bool) {
 // zeros is what plaintexts are padded with.
 var zeros [16]byte
 
-// sealPieces sends a frame that is too large for the path as fragments. r.txMu is held.
-func (r *Remote) sealPieces(key *wireguard.Keypair, to *route, h inner.Header, body []byte) bool {
+// sealPieces sends a frame that is too large for the path as fragments. l.mu is held.
+func (l *Lane) sealPieces(key *wireguard.Keypair, to *route, h inner.Header, body []byte) bool {
 	count := fragment.Pieces(len(body), to.maxBody)
 	if h.Kind != inner.KindFrame || count == 0 {
-		r.drops.Add(1)
+		l.remote.drops.Add(1)
 		return true // a session would not help
 	}
-	r.nextFrame++
+	number := l.remote.nextFrame.Add(1)
 	h.Kind = inner.KindFragment
 	var header [fragment.HeaderLen]byte
 	for i := range count {
-		head := fragment.Append(header[:0], r.nextFrame, i, count, nil)
-		if !r.seal(key, to, h, head, fragment.Piece(body, i, count)) {
+		head := fragment.Append(header[:0], number, i, count, nil)
+		if !l.seal(key, to, h, head, fragment.Piece(body, i, count)) {
 			return false
 		}
 	}
 	return true
 }
 
-// batchFor returns a batch with room for one more datagram on that route. r.txMu is held.
-func (r *Remote) batchFor(to *route) *batch {
-	if r.tx == nil {
-		r.tx = batches.Get().(*batch)
+// batchFor returns a batch with room for one more datagram on that route. l.mu is held.
+func (l *Lane) batchFor(to *route) *batch {
+	if l.tx == nil {
+		l.tx = batches.Get().(*batch)
 	}
-	if r.tx.full() || (r.tx.route != nil && r.tx.route != to) {
-		r.tx.flush()
+	if l.tx.full() || (l.tx.route != nil && l.tx.route != to) {
+		l.tx.flush()
 	}
-	r.tx.route = to
-	return r.tx
+	l.tx.route = to
+	return l.tx
 }

@@ -56,14 +56,14 @@ func (q *waitQueue) put(frame []byte, held bool, now time.Time) {
 	if q.total.Add(int64(len(frame))) > maxQueuedBytes { // by what waits for others
 		q.total.Add(-int64(len(frame)))
 		q.dropped.Add(1)
-		return
+	} else {
+		q.bytes += len(frame)
+		q.frames = append(q.frames, waitingFrame{append([]byte(nil), frame...), now})
 	}
-	q.bytes += len(frame)
-	q.frames = append(q.frames, waitingFrame{append([]byte(nil), frame...), now})
 	q.length.Store(int32(len(q.frames)))
 }
 
-// take removes the oldest frame. q.mu is held.
+// take removes the oldest frame. Who is done sets length. q.mu is held.
 func (q *waitQueue) take() {
 	n := len(q.frames[0].data)
 	q.frames[0] = waitingFrame{}
@@ -73,7 +73,6 @@ func (q *waitQueue) take() {
 	}
 	q.bytes -= n
 	q.total.Add(-int64(n))
-	q.length.Store(int32(len(q.frames)))
 }
 
 // drop takes the oldest frame and counts it. q.mu is held.
@@ -89,6 +88,7 @@ func (q *waitQueue) clear() {
 	for len(q.frames) > 0 {
 		q.drop()
 	}
+	q.length.Store(0)
 }
 
 // expires is when the oldest frame has waited long enough; zero when none waits.
@@ -135,5 +135,6 @@ func (r *Remote) drain(now time.Time) {
 		r.txBytes.Add(uint64(len(w.data)))
 		q.take()
 	}
-	r.Flush()
+	r.Flush() // before any other lane may send
+	q.length.Store(int32(len(q.frames)))
 }

@@ -23,6 +23,7 @@ func TestWaitQueue(t *testing.T) {
 			q := queues[i]
 			if rng.IntN(10) == 0 && len(q.frames) > 0 {
 				q.take()
+				q.length.Store(int32(len(q.frames)))
 				taken[i]++
 				continue
 			}

@@ -17,6 +17,8 @@ type Options struct {
 	NoGSO   bool // send single datagrams only (UDP_SEGMENT)
 	NoBatch bool // one system call for each message (recvmmsg, sendmmsg)
 	NoForce bool // no buffer beyond the system's limit (SO_RCVBUFFORCE, SO_SNDBUFFORCE)
+
+	shared bool // another of our sockets has the port
 }
 
 // DefaultBuffer holds about 50 ms at 1 Gbit/s. With the usual 208 KB a burst of
@@ -52,6 +54,26 @@ func Listen(addr netip.AddrPort, opts Options) (Conn, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// More opens up to n further sockets on the address of one that Listen has opened, where
+// the system spreads what comes over all of them (Linux). What one source sends from
+// one port comes by one socket, in order, as long as their number does not change.
+// There may be fewer.
+func More(first Conn, n int, opts Options) []Conn {
+	s, ok := first.(*Socket)
+	if !ok {
+		return nil
+	}
+	var conns []Conn
+	for range n {
+		c, err := more(s, opts)
+		if err != nil {
+			break // one does what several do
+		}
+		conns = append(conns, c)
+	}
+	return conns
 }
 
 // ListenPort opens one socket for each IP family, both on the same port; port 0

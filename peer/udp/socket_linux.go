@@ -50,6 +50,11 @@ func listen(addr netip.AddrPort, opts Options) (*Socket, error) {
 	}
 	var markErr error
 	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
+		if opts.shared {
+			if err := share(rc); err != nil {
+				return err
+			}
+		}
 		return control(rc, func(fd int) error {
 			markErr = setMark(fd, opts.Mark)
 			return forbidFragments(fd, addr.Addr().Is6())
