@@ -11,11 +11,33 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"meshd/bench/report"
 	"meshd/integration/lab"
+)
+
+// built builds meshd, once for all tests, into a folder that goes when they have run.
+func built(t *testing.T) string {
+	t.Helper()
+	path, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+var (
+	builds = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "meshd-bench-test-") })
+	build  = sync.OnceValues(func() (string, error) {
+		dir, err := builds()
+		if err != nil {
+			return "", err
+		}
+		return lab.Build(context.Background(), dir, "meshd/cmd/meshd", "-trimpath")
+	})
 )
 
 func TestMain(m *testing.M) {
@@ -26,7 +48,11 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if dir, err := builds(); err == nil {
+		_ = os.RemoveAll(dir)
+	}
+	os.Exit(code)
 }
 
 func TestParseIperf(t *testing.T) {
@@ -304,7 +330,7 @@ func TestQuick(t *testing.T) {
 	defer cancel()
 	var out bytes.Buffer
 	dir := t.TempDir()
-	if err := run(ctx, []string{"-quick", "-variants", "veth,meshd", "-out", dir}, &out); err != nil {
+	if err := run(ctx, []string{"-quick", "-variants", "veth,meshd", "-out", dir, "-meshd", built(t)}, &out); err != nil {
 		t.Fatal(err)
 	}
 	f, err := os.Open(dir + "/result.json")
@@ -342,13 +368,10 @@ func TestBetween(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: network namespaces and TAPs")
 	}
-	binary, err := lab.Build(t.Context(), t.TempDir(), "meshd/cmd/meshd", "-trimpath")
-	if err != nil {
-		t.Fatal(err)
-	}
+	var err error
 	for _, relay := range []bool{true, false} {
 		v := &between{relay: relay}
-		v.binary = binary
+		v.binary = built(t)
 		t.Run(v.Name(), func(t *testing.T) {
 			m := &meter{plan: plan{tcp: time.Second, quick: true}, variant: v.Name(), budget: &budget{}}
 			if m.pair, err = newPair(t.Context(), true); err != nil {
@@ -388,11 +411,7 @@ func TestMembers(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	binary, err := lab.Build(ctx, t.TempDir(), "meshd/cmd/meshd", "-trimpath")
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := crowd(ctx, binary, 1000, 10*time.Second, time.Second)
+	got, err := crowd(ctx, built(t), 1000, 10*time.Second, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
