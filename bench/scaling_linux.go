@@ -76,7 +76,7 @@ func (s *scaling) publish(c *config, out io.Writer) error {
 	return os.WriteFile(filepath.Join(c.plots, "scaling.svg"), []byte(picture), 0o644)
 }
 
-// sample is ns for each of so many frames.
+// perFrame is ns for each of so many frames.
 func perFrame(used time.Duration, frames int) float64 {
 	return float64(used.Nanoseconds()) / float64(frames)
 }
@@ -90,7 +90,7 @@ func to(dsts []l2.MAC, from l2.MAC, n int) []l2.Frame {
 	return all
 }
 
-// out sends frames batch by batch and returns the cost of one.
+// outOf sends frames batch by batch and returns the cost of one.
 func outOf(r *hotpath.Rig, frames []l2.Frame) float64 {
 	var used time.Duration
 	for i := 0; i < len(frames); i += scaleBatch {
@@ -214,30 +214,41 @@ func cores(ctx context.Context, c *config) ([]report.Curve, error) {
 		return nil, err
 	}
 	var curves []report.Curve
-	for _, streams := range []int{1, 4} {
-		curves = append(curves, report.Curve{Name: strconv.Itoa(streams) + " streams", Unit: "Mbit/s"})
+	for _, name := range []string{"1 stream", "4 streams"} {
+		curves = append(curves, report.Curve{Name: name, Unit: "Mbit/s"})
 	}
-	defer restrict(runtime.NumCPU())
+	var counts []int
 	for n := 1; n <= runtime.NumCPU(); n *= 2 {
-		log.Printf("scaling: %d cores", n)
-		if err := restrict(n); err != nil {
-			return nil, err
-		}
-		values := make([][]float64, len(curves))
-		for range scaleRounds {
-			got, err := tcpOnce(ctx, c, m)
+		counts = append(counts, n)
+	}
+	values := make([][2][]float64, len(counts))
+	for range scaleRounds { // in turn, so that what drifts in the machine hits all alike
+		for at, n := range counts {
+			got, err := onCores(ctx, c, m, n)
 			if err != nil {
 				return nil, err
 			}
-			for i := range values {
-				values[i] = append(values[i], got[i])
+			for i := range curves {
+				values[at][i] = append(values[at][i], got[i])
 			}
 		}
+	}
+	for at, n := range counts {
 		for i := range curves {
-			curves[i].Add(n, values[i]...)
+			curves[i].Add(n, values[at][i]...)
 		}
 	}
 	return curves, nil
+}
+
+// onCores is tcpOnce on so many cores.
+func onCores(ctx context.Context, c *config, m *meshd, n int) (mbits [2]float64, err error) {
+	log.Printf("scaling: %d cores", n)
+	if err := restrict(n); err != nil {
+		return mbits, err
+	}
+	defer func() { err = errors.Join(err, restrict(runtime.NumCPU())) }()
+	return tcpOnce(ctx, c, m)
 }
 
 // tcpOnce starts the nodes and measures one stream and four.
