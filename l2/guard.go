@@ -26,7 +26,7 @@ func (s *Switch) guard(v *view, r *rights, h Header, frame []byte, o *origin, no
 	case !f.claim.IsValid():
 		return passed
 	}
-	if holder := v.addrs[f.claim]; holder != nil {
+	if holder := v.addrs.of(f.claim); holder != nil {
 		if holder != o {
 			s.warn("a host claims a member's address", h, o, f.claim, now)
 			return addressTaken
@@ -52,7 +52,7 @@ func (l liveness) alive(k station, at *origin) bool {
 	if mac == l.view.own.mac {
 		return at == &l.sw.local
 	}
-	if r := l.view.owner[mac]; r != nil {
+	if r := l.view.owner.of(mac); r != nil {
 		return at == &r.origin && l.now-time.Duration(r.seen.Load()) < l.sw.cfg.Age
 	}
 	return l.sw.hosts.lookup(k, l.now) == at

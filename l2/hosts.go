@@ -18,7 +18,7 @@ func (s *Switch) Hosts() []Host {
 	// Members have their own address in every VLAN; they are listed untagged, and
 	// below in each VLAN where they have shown an IP address.
 	found[stationOf(0, v.own.mac)] = s.member(v, v.own.mac, 0, now)
-	for mac := range v.owner {
+	for mac := range v.owner.all() {
 		found[stationOf(0, mac)] = s.member(v, mac, 0, now)
 	}
 	s.heard.each(now, func(k station, _ *origin, ips []netip.Addr) {
@@ -55,7 +55,7 @@ func (s *Switch) member(v *view, mac MAC, vlan uint16, now time.Duration) *Host 
 	if mac == v.own.mac {
 		return hostOf(k, &s.local, LearnedOwn, 0)
 	}
-	if r := v.owner[mac]; r != nil {
+	if r := v.owner.of(mac); r != nil {
 		return hostOf(k, &r.origin, LearnedRecord, now-time.Duration(r.seen.Load()))
 	}
 	return nil

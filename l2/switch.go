@@ -35,16 +35,6 @@ type Switch struct {
 	own     rights
 }
 
-// view is what the data path reads without a lock. It is immutable: changes
-// publish another one.
-type view struct {
-	own   rights
-	ports []*RemotePort          // in the order of Connect
-	plugs []*plugPort            // likewise of Plug
-	owner map[MAC]*RemotePort    // of the members' own addresses
-	addrs map[netip.Addr]*origin // of the members' own IP addresses
-}
-
 // rights is Allow, ready for use.
 type rights struct {
 	mac   MAC
@@ -147,7 +137,11 @@ func (s *Switch) SetOwn(own Allow) {
 	old := s.own.mac
 	s.own = rightsOf(own)
 	s.local.limit.Store(int32(s.own.limit))
-	s.publish()
+	var ports []*RemotePort
+	if v := s.view.Load(); v != nil {
+		ports = v.ports
+	}
+	s.publish(ports)
 	if s.own.mac != old {
 		s.forgetMAC(s.own.mac)
 	}
@@ -171,14 +165,16 @@ func (s *Switch) Connect(name string, p Port, allow Allow) *RemotePort {
 	a := &attachment{lanes: lanesOf(p, s.queues), rights: rightsOf(allow)}
 	old := r.at.Swap(a)
 	r.limit.Store(int32(a.limit))
-	if old == nil {
-		s.appendPort(r)
+	switch {
+	case old == nil:
+		s.add(r)
+	case old.mac != a.mac || !slices.Equal(old.addrs, a.addrs):
+		s.publish(s.view.Load().ports)
 	}
-	s.publish()
 	if old == nil || old.mac != a.mac {
 		s.forgetMAC(a.mac)
 	}
-	if holder := s.view.Load().owner[a.mac]; a.mac != (MAC{}) && holder != r {
+	if holder := s.view.Load().owner.of(a.mac); a.mac != (MAC{}) && holder != r {
 		s.cfg.Logger.Warn("a member's address is already in use by another and is not accepted from it", "mac", a.mac, "port", name)
 	}
 	return r
@@ -194,50 +190,11 @@ func (s *Switch) Disconnect(name string) {
 	}
 	delete(s.remotes, name)
 	r.at.Store(nil)
-	s.removePort(r)
-	s.publish()
+	s.remove(r)
 	r.settle()
 	behind := func(_ station, at *origin) bool { return at == &r.origin }
 	s.hosts.forget(behind)
 	s.heard.forget(behind)
-}
-
-// appendPort and removePort copy: a published slice does not change. They need mu.
-func (s *Switch) appendPort(r *RemotePort) {
-	v := *s.view.Load()
-	v.ports = append(slices.Clip(v.ports), r)
-	s.view.Store(&v)
-}
-
-func (s *Switch) removePort(r *RemotePort) {
-	v := *s.view.Load()
-	v.ports = slices.DeleteFunc(slices.Clone(v.ports), func(p *RemotePort) bool { return p == r })
-	s.view.Store(&v)
-}
-
-// publish makes the view anew from the ports and rights as they are. Of two
-// remotes with one address the first to connect has it; nobody has ours. It needs mu.
-func (s *Switch) publish() {
-	v := &view{own: s.own}
-	if old := s.view.Load(); old != nil {
-		v.ports, v.plugs = old.ports, old.plugs
-	}
-	v.owner, v.addrs = make(map[MAC]*RemotePort, len(v.ports)), make(map[netip.Addr]*origin, len(v.ports)+len(v.own.addrs))
-	for _, a := range v.own.addrs {
-		v.addrs[a] = &s.local
-	}
-	for _, r := range v.ports {
-		mac := r.at.Load().mac
-		if _, taken := v.owner[mac]; !taken && mac != v.own.mac && mac != (MAC{}) {
-			v.owner[mac] = r
-		}
-		for _, a := range r.at.Load().addrs {
-			if v.addrs[a] == nil {
-				v.addrs[a] = &r.origin
-			}
-		}
-	}
-	s.view.Store(v)
 }
 
 // forgetMAC makes room for a member's own address, which is never learned.
@@ -252,7 +209,7 @@ func (s *Switch) locate(v *view, vlan uint16, mac MAC, now time.Duration) *origi
 	if mac == v.own.mac {
 		return &s.local
 	}
-	if r := v.owner[mac]; r != nil {
+	if r := v.owner.of(mac); r != nil {
 		return &r.origin
 	}
 	return s.hosts.lookup(stationOf(vlan, mac), now)
@@ -263,7 +220,7 @@ func (s *Switch) admit(v *view, h Header, o *origin, now time.Duration) reason {
 	if h.Src == v.own.mac {
 		return refuse(o != &s.local)
 	}
-	if r := v.owner[h.Src]; r != nil {
+	if r := v.owner.of(h.Src); r != nil {
 		return refuse(r != o.remote)
 	}
 	return s.hosts.learn(stationOf(h.VLAN, h.Src), o, now)
