@@ -20,7 +20,6 @@ import (
 	"meshd/keys"
 	"meshd/nat-traversal"
 	"meshd/peer/hello"
-	"meshd/peer/probe"
 	"meshd/peer/punch"
 	"meshd/peer/udp"
 	"meshd/peer/way"
@@ -128,13 +127,6 @@ type control struct {
 	relay     relaying
 	loadUntil time.Time
 	later     []func() // calls to the observer, made after the lock is given back
-}
-
-// tags is the table by which a probe's sender is found.
-type tags struct {
-	table probe.Table[*Remote]
-	again time.Time // when it is computed anew; zero: now
-	hour  uint32    // for which it was: the wall clock may be set
 }
 
 // New makes an engine. It does nothing until Run.
@@ -300,21 +292,6 @@ func (e *Engine) locked(f func(now time.Time)) {
 	for _, call := range later {
 		call()
 	}
-}
-
-// updateTags keeps the table by which a probe's sender is found: members come
-// and go, and tags change with the hour.
-func (e *Engine) updateTags(now time.Time) {
-	c := &e.control
-	if now.Before(c.tags.again) && probe.Hour(now) == c.tags.hour {
-		return
-	}
-	c.tags.hour = probe.Hour(now)
-	entries := make([]probe.Entry[*Remote], 0, len(c.byID))
-	for _, r := range c.byID {
-		entries = append(entries, probe.Entry[*Remote]{Pair: r.pair, Offset: r.hourOffset, Value: r})
-	}
-	c.tags.again = c.tags.table.Update(entries, now)
 }
 
 // call is locked for the methods that others call: the engine's goroutine then

@@ -173,7 +173,8 @@ func (e *Engine) setRemote(spec Spec, now time.Time) (*Remote, error) {
 		r = next
 		c.byID[r.ID] = r
 		c.byKey[spec.WireGuard] = r
-		c.tags.again = time.Time{}
+		r.hourOffset = spec.HourOffset
+		c.tags.add(r)
 		c.relay.dirty = true // circuits to it may be there already
 	}
 	if spec.HourOffset != r.hourOffset {
@@ -263,7 +264,7 @@ func (e *Engine) forget(r *Remote, now time.Time) {
 	if c.tries.try != nil && c.tries.try.remote == r {
 		e.closeTry()
 	}
-	c.tags.again = time.Time{}
+	c.tags.remove(r)
 	r.moving = handover{}
 	c.schedule(r, time.Time{})
 	delete(c.byID, r.ID)

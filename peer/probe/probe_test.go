@@ -289,6 +289,44 @@ func TestTableUpdate(t *testing.T) {
 	}
 }
 
+// Entries that come and go one by one make the table that Update makes of all.
+func TestTableAddRemove(t *testing.T) {
+	own := identity(t)
+	now := time.Unix(someHour*3600, 0)
+	var entries []Entry[int]
+	var remotes []*Pair
+	for n := range 50 {
+		remote := identity(t)
+		entries = append(entries, Entry[int]{Pair: pair(t, own, remote), Value: n, Offset: int32(n%3 - 1)})
+		remotes = append(remotes, pair(t, remote, own))
+	}
+	var table Table[int]
+	table.Update(entries[:10], now)
+	for _, e := range entries[10:] {
+		table.Add(e)
+	}
+	before := table.snapshot.Load()
+	for _, e := range entries[:20] {
+		table.Remove(e)
+	}
+	for n, remote := range remotes {
+		for delta := -2; delta <= 2; delta++ {
+			tag := remote.OutTag(uint32(someHour + n%3 - 1 + delta))
+			e, ok := table.Lookup(tag)
+			if want := n >= 20 && delta >= -1 && delta <= 1; ok != want || ok && e.Value != n {
+				t.Errorf("remote %d, hour %+d: found %v %d", n, delta, ok, e.Value)
+			}
+			if _, ok := before[tag[0]][tag]; ok != (delta >= -1 && delta <= 1) {
+				t.Errorf("remote %d, hour %+d: a table that was read has changed", n, delta)
+			}
+		}
+	}
+	table.Update(entries[20:], now)
+	if len(table.tags) != 3*30 {
+		t.Errorf("%d tags kept", len(table.tags))
+	}
+}
+
 func TestTableReadersBesideUpdate(t *testing.T) {
 	i, j := identity(t), identity(t)
 	entries := []Entry[int]{{Pair: pair(t, i, j), Value: 1}}
