@@ -27,6 +27,7 @@ type pair struct {
 type side struct {
 	*Machine
 	name   string
+	wake   time.Time
 	inbox  []letter
 	sent   int
 	probes []probed
@@ -62,12 +63,22 @@ func newPair(a, b traversal.Mapping) *pair {
 	return p
 }
 
-// run lets time pass, a millisecond at a time.
+// run lets time pass.
 func (p *pair) run(d time.Duration) {
-	for end := p.now.Add(d); p.now.Before(end); p.now = p.now.Add(time.Millisecond) {
+	end := p.now.Add(d)
+	for p.now.Before(end) {
 		p.turn(p.a, p.b)
 		p.turn(p.b, p.a)
+		next := end
+		for _, s := range []*side{p.a, p.b} {
+			next = earlier(next, s.wake)
+			if len(s.inbox) > 0 {
+				next = earlier(next, s.inbox[0].at)
+			}
+		}
+		p.now = later(next, p.now.Add(time.Millisecond))
 	}
+	p.now = end
 }
 
 func (p *pair) turn(s, to *side) {
@@ -79,6 +90,7 @@ func (p *pair) turn(s, to *side) {
 	if !wake.IsZero() && wake.Before(p.now.Add(-time.Millisecond)) {
 		panic("a machine that is never done")
 	}
+	s.wake = wake
 	for _, b := range out.Send {
 		s.sent++
 		if !p.lose(s, s.sent) {
