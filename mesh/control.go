@@ -350,8 +350,11 @@ func (n *Node) reconcileSegment(members bool) {
 		return
 	}
 	prefixes := n.prefixes()
-	if own := ownAddresses(n.self, prefixes); !slices.Equal(own, s.addresses) {
-		n.engine.Exclude(prefixes)
+	own := ownAddresses(n.self, prefixes)
+	if members || !slices.Equal(own, s.addresses) {
+		n.exclude(prefixes)
+	}
+	if !slices.Equal(own, s.addresses) {
 		if err := s.setAddresses(own); err != nil {
 			n.log.Warn("set addresses", "err", err)
 			return

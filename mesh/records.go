@@ -236,7 +236,11 @@ func (n *Node) gather(now time.Time) {
 	}
 	s.schedule.gather = now.Add(gatherEvery)
 	port := n.conns[0].LocalAddr().Port()
-	list, err := n.cfg.Host.Candidates(port, n.cfg.TAP, n.prefixes())
+	overlay := n.prefixes()
+	if s.segment.complete() { // the host's uplink may have addresses in them as well
+		overlay = hostRoutes(ownAddresses(n.self, overlay))
+	}
+	list, err := n.cfg.Host.Candidates(port, n.cfg.TAP, overlay)
 	if err != nil {
 		n.log.Warn("list addresses", "err", err)
 		return

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -28,6 +29,8 @@ type hostSide interface {
 type detour interface {
 	// Sync takes account of routes that have changed.
 	Sync() error
+	// Complete reports whether it keeps out all of them.
+	Complete() bool
 	Close() error
 }
 
@@ -83,7 +86,25 @@ func (s *segment) goAround(n *Node) {
 	if s.around, s.inside = host.GoAround(n.cfg.TAP); s.inside != nil {
 		s.around = nil
 		n.log.Info("routes are not kept apart", "err", s.inside)
+		return
 	}
+	n.state.schedule.gather = time.Time{} // addresses count now that did not before
+}
+
+// complete reports whether the underlay's packets go around the TAP wherever they go.
+func (s *segment) complete() bool { return s != nil && s.around != nil && s.around.Complete() }
+
+// exclude tells the engine which addresses are the mesh's own.
+func (n *Node) exclude(prefixes []netip.Prefix) {
+	if !n.state.segment.complete() {
+		n.engine.Exclude(prefixes)
+		return
+	}
+	var addrs []netip.Addr
+	for _, d := range n.state.dir.Members() {
+		addrs = append(addrs, addrsOf(ownAddresses(d.ID, prefixes))...)
+	}
+	n.engine.ExcludeMembers(prefixes, addrs)
 }
 
 // hostChanged takes account of routes that have changed.
@@ -94,6 +115,7 @@ func (s *segment) hostChanged(n *Node) {
 	if err := s.around.Sync(); err != nil {
 		n.log.Warn("keep routes apart", "err", err)
 	}
+	n.exclude(n.prefixes()) // the TAP may have come into a bridge, or out of it
 }
 
 // run serves the segment until ctx ends.
@@ -163,6 +185,15 @@ func ownAddresses(id keys.NodeID, prefixes []netip.Prefix) []netip.Prefix {
 		addrs = append(addrs, netip.PrefixFrom(keys.Address(id, p), p.Bits()))
 	}
 	return addrs
+}
+
+// hostRoutes are the prefixes that have the addresses alone.
+func hostRoutes(prefixes []netip.Prefix) []netip.Prefix {
+	list := make([]netip.Prefix, 0, len(prefixes))
+	for _, p := range prefixes {
+		list = append(list, netip.PrefixFrom(p.Addr(), p.Addr().BitLen()))
+	}
+	return list
 }
 
 // macOf is the address of a member's TAP.

@@ -86,7 +86,7 @@ type Engine struct {
 	lanes    int    // of each remote
 	now      func() time.Time
 	base     time.Time // stamps count from here, so that a step of the wall clock does not touch them
-	excluded atomic.Pointer[[]netip.Prefix]
+	excluded atomic.Pointer[overlay]
 	ports    atomic.Pointer[map[netip.AddrPort]udp.Conn] // addresses that are reached by sockets of their own
 
 	keys     atomic.Pointer[map[uint32]keyEntry] // by receiver index; replaced whole
@@ -150,7 +150,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	now := e.now()
 	e.base = now.Add(-time.Hour)
-	e.excluded.Store(&[]netip.Prefix{})
+	e.excluded.Store(&overlay{})
 	responder, err := hello.NewResponder(cfg.Hello, now)
 	if err != nil {
 		return nil, fmt.Errorf("prepare hello: %w", err)
@@ -252,18 +252,35 @@ func (e *Engine) stamp(t time.Time) int64 { return int64(t.Sub(e.base)) }
 // at is the inverse of stamp.
 func (e *Engine) at(stamp int64) time.Time { return e.base.Add(time.Duration(stamp)) }
 
+// overlay says which addresses are the mesh's own.
+type overlay struct {
+	prefixes []netip.Prefix
+	members  map[netip.Addr]bool // in them; nil: all
+}
+
 // Exclude names the prefixes of the overlay: nothing is sent to an address in
 // them and nothing taken from one, so that the mesh is never its own underlay.
 func (e *Engine) Exclude(prefixes []netip.Prefix) {
-	list := slices.Clone(prefixes)
-	e.excluded.Store(&list)
+	e.excluded.Store(&overlay{prefixes: slices.Clone(prefixes)})
+}
+
+// ExcludeMembers is Exclude where this host's packets go around the overlay anyhow
+// (Options.Mark of package udp): only the members' own addresses in the prefixes are
+// left out. Its other addresses may be those of the hosts' uplinks as well.
+func (e *Engine) ExcludeMembers(prefixes []netip.Prefix, members []netip.Addr) {
+	o := &overlay{slices.Clone(prefixes), make(map[netip.Addr]bool, len(members))}
+	for _, a := range members {
+		o.members[a] = true
+	}
+	e.excluded.Store(o)
 }
 
 // inside reports whether an address belongs to the overlay.
 func (e *Engine) inside(a netip.Addr) bool {
-	for _, p := range *e.excluded.Load() {
+	o := e.excluded.Load()
+	for _, p := range o.prefixes {
 		if p.Contains(a) {
-			return true
+			return o.members == nil || o.members[a]
 		}
 	}
 	return false

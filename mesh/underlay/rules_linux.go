@@ -51,6 +51,13 @@ func Remove(tap string) error {
 	return (&Rules{tap, Mark(tap), handle}).Close()
 }
 
+// Complete reports whether the rules keep out all that would go by the TAP. In a
+// bridge, what reaches the TAP is not the routing's business.
+func (r *Rules) Complete() bool {
+	link, err := r.handle.LinkByName(r.tap)
+	return err == nil && link.Attrs().MasterIndex == 0
+}
+
 // Close takes the rules away.
 func (r *Rules) Close() error {
 	err := r.clear()
