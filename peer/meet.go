@@ -170,7 +170,7 @@ func (e *Engine) AnsweredSTUN(txid traversal.TxID, to netip.AddrPort) bool {
 // greet asks by a hello whether the other side knows us, when it has left our
 // probes unanswered: we may have been admitted at different places and never met.
 func (r *Remote) greet(wanted bool, now time.Time) {
-	if !wanted || Class(r.class.Load()) != Member || r.route.Load() != nil || now.Before(r.helloAt) {
+	if !wanted || Class(r.class.Load()) != Member || r.paths.Answered() || now.Before(r.helloAt) {
 		return
 	}
 	r.helloAt = now.Add(r.helloWait)
@@ -189,7 +189,7 @@ func (r *Remote) greet(wanted bool, now time.Time) {
 
 // helloDeadline is when greet wants to act next.
 func (r *Remote) helloDeadline(wanted bool) time.Time {
-	if !wanted || Class(r.class.Load()) != Member || r.route.Load() != nil {
+	if !wanted || Class(r.class.Load()) != Member || r.paths.Answered() {
 		return time.Time{}
 	}
 	return r.helloAt

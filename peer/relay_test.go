@@ -438,10 +438,75 @@ func TestOwnTrafficFirst(t *testing.T) {
 		}
 		flood(t, r.remote(x), 300_000)
 		time.Sleep(15 * time.Second)
-		own := rateOf(x, 5*time.Second)
-		t.Logf("%d bytes/s of its own", own)
-		if own < 280_000 {
-			t.Errorf("%d bytes/s of its own, of 300000", own)
+		own, others, rtt := rateOf(x, 5*time.Second), rateOf(w.b, 5*time.Second), r.remote(x).Status().RTT
+		t.Logf("%d bytes/s of its own with %v, %d for others", own, rtt, others)
+		if own < 280_000 || rtt > 50*time.Millisecond {
+			t.Errorf("%d bytes/s of its own, of 300000, with a round trip of %v", own, rtt)
 		}
+		if others < 50_000 {
+			t.Errorf("%d bytes/s for others", others)
+		}
+	})
+}
+
+// A pair without a common relay goes over two: the caller's own contact reaches
+// the other's.
+func TestTwoRelays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := udptest.NewInternet(5)
+		net.LogOnFailure(t)
+		in := newNetwork(t)
+		a := behind(t, net, in, "a", "203.0.113.1", symmetric())
+		b := behind(t, net, in, "b", "203.0.113.2", symmetric())
+		r1, r2 := start(t, net, in, "r1", "198.18.0.1"), start(t, net, in, "r2", "198.18.0.2")
+		for _, cut := range [][2]*udptest.Host{{a.host, r2.host}, {b.host, r1.host}} {
+			net.Block(func(d udptest.Datagram) bool {
+				return d.From == cut[0] && d.To == cut[1] || d.From == cut[1] && d.To == cut[0]
+			})
+		}
+		public := func(n *node) peer.Spec { return peer.Spec{Relays: true, Candidates: []netip.AddrPort{n.at}} }
+		for _, p := range [][2]*node{{a, r1}, {b, r2}, {r1, r2}} {
+			meet(t, p[0], p[1])
+			p[0].knows(p[1], public(p[1])).Want()
+		}
+		r2.knows(r1, public(r1))
+		a.knows(r2, public(r2))
+		r2.knows(a, peer.Spec{})
+		a.knows(b, peer.Spec{Contacts: []keys.NodeID{r2.identity.Public().ID()}})
+		b.knows(a, peer.Spec{Contacts: []keys.NodeID{r1.identity.Public().ID()}})
+		eventually(t, 3*time.Second, "a session", func() bool {
+			a.remote(b).Want()
+			return a.remote(b).Up()
+		})
+		send(a.remote(b), frame(1400, 7))
+		took := eventually(t, 5*time.Second, "the first frame", func() bool { return len(b.received()) > 0 })
+		t.Logf("the first frame after %v", took)
+		send(b.remote(a), frame(1400, 7))
+		eventually(t, time.Second, "the answer", func() bool { return len(a.received()) > 0 })
+		st := a.remote(b).Status()
+		v := st.Via[st.Endpoint]
+		if len(v.Relays) != 2 || v.Relays[0] != r1.identity.Public().ID() || v.Relays[1] != r2.identity.Public().ID() || v.Endpoint != r1.at {
+			t.Errorf("via %+v", v)
+		}
+		if n := len(r1.received()) + len(r2.received()); n > 0 {
+			t.Errorf("the relays received %d frames", n)
+		}
+	})
+}
+
+// Members who have never heard of each other meet by a hello over a relay.
+func TestMeetOverRelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTriangle(t, 1)
+		w.b.engine.Forget(w.a.identity.Public().ID())
+		eventually(t, 5*time.Second, "b gets to know a", func() bool {
+			w.a.remote(w.b).Want()
+			return w.b.engine.Remote(w.a.identity.Public().ID()) != nil
+		})
+		send(w.a.remote(w.b), frame(100, 1))
+		eventually(t, 5*time.Second, "a frame", func() bool {
+			send(w.a.remote(w.b), frame(100, 1))
+			return len(w.b.received()) > 0
+		})
 	})
 }

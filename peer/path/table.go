@@ -410,7 +410,7 @@ func (t *Table) Ask(addr netip.AddrPort, now time.Time) (p Ping, extra, ok bool)
 // may not where a ping could not even be sent.
 func (t *Table) Afford(addr netip.AddrPort, now time.Time) bool {
 	c := t.find(addr)
-	if c == nil || c.stuck || c.budget.free().After(now) {
+	if c == nil || c.stuck || !c.held && c.budget.free().After(now) {
 		return false
 	}
 	c.budget.spend(now)

@@ -116,6 +116,9 @@ func (t *Table) Strained(now time.Time) bool {
 	return late || c.loss.rate > strainLoss && now.Sub(c.loss.began) < strainFor
 }
 
+// Answered reports whether something has come back over the active path.
+func (t *Table) Answered() bool { return t.active != nil && t.active.tried() }
+
 // Bad reports whether data is lost on a path that is not in use for it.
 func (t *Table) Bad(addr netip.AddrPort, now time.Time) bool {
 	c := t.find(addr)
