@@ -26,6 +26,7 @@ type RemotePort struct {
 	now     time.Duration // of the batch in hand; valid if inBatch
 	inBatch bool
 	queue   *offload.Merger // nil: nothing queued
+	got     struct{ frames, bytes uint64 } // in the batch, not counted yet
 
 	sent []mark // by queue; each is owned by its pump
 }
@@ -66,9 +67,20 @@ func (r *RemotePort) Receive(frame []byte, csumStart int) {
 		r.sw.fromRemotes.drop(why)
 		return
 	}
-	r.sw.fromRemotes.forwarded(len(frame))
-	r.rxFrames.Add(1)
-	r.rxBytes.Add(uint64(len(frame)))
+	r.got.frames++
+	r.got.bytes += uint64(len(frame))
+}
+
+// account counts, once for a batch, what it brought. It needs mu.
+func (r *RemotePort) account() {
+	if r.got.frames == 0 {
+		return
+	}
+	r.sw.fromRemotes.frames.Add(r.got.frames)
+	r.sw.fromRemotes.bytes.Add(r.got.bytes)
+	r.rxFrames.Add(r.got.frames)
+	r.rxBytes.Add(r.got.bytes)
+	r.got.frames, r.got.bytes = 0, 0
 }
 
 // judge decides on a frame from the remote and learns from it. It returns the local
@@ -92,7 +104,9 @@ func (r *RemotePort) judge(v *view, frame []byte) (to *origin, why reason) {
 	if why := s.admit(v, h, &r.origin, r.now); why != passed {
 		return nil, why
 	}
-	r.seen.Store(int64(r.now))
+	if now := int64(r.now); r.seen.Load() != now { // once for a batch
+		r.seen.Store(now)
+	}
 	if !h.Dst.Multicast() {
 		to = s.locate(v, h.VLAN, h.Dst, r.now)
 	}
@@ -127,6 +141,7 @@ func (r *RemotePort) Flush() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.inBatch = false
+	r.account()
 	r.write()
 }
 
@@ -162,6 +177,7 @@ func (r *RemotePort) write() {
 func (r *RemotePort) settle() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.account()
 	r.write()
 }
 

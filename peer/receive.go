@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"meshd/peer/inner"
@@ -149,11 +150,18 @@ func (rx *receiver) transport(b []byte, from netip.AddrPort) {
 	rx.body(entry, h, body)
 }
 
+// note is Store for what is the same in all of a batch: a load is much cheaper.
+func note(at *atomic.Int64, stamp int64) {
+	if at.Load() != stamp {
+		at.Store(stamp)
+	}
+}
+
 // heard notes that the remote is alive at that address. Data never moves a
 // path: an address that is not the path's is left to the engine to probe.
 func (rx *receiver) heard(r *Remote, from netip.AddrPort) {
 	if to := r.route.Load(); to != nil && to.addr == from {
-		to.heard.Store(rx.stamp)
+		note(&to.heard, rx.stamp)
 		return
 	}
 	if old := r.strange.Load(); old == nil || *old != from {
@@ -220,9 +228,9 @@ func (rx *receiver) frame(r *Remote, frame []byte, csumStart int) {
 		r.drops.Add(1)
 		return
 	}
-	r.lastUsed.Store(rx.stamp)
-	r.carried.Store(rx.stamp)
-	r.rxBytes.Add(uint64(len(frame)))
+	note(&r.lastUsed, rx.stamp)
+	note(&r.carried, rx.stamp)
+	rx.tally.bytes += uint64(len(frame))
 	(*sink).Receive(frame, csumStart)
 	for _, s := range rx.sinks {
 		if s == *sink {

@@ -132,8 +132,9 @@ type Lane struct {
 	remote  *Remote
 	touched atomic.Bool // since the last Flush
 
-	mu sync.Mutex
-	tx *batch
+	mu    sync.Mutex
+	tx    *batch
+	bytes uint64 // of frames that were sealed, not counted yet
 }
 
 // Send is Remote.Send.
@@ -154,7 +155,6 @@ func (l *Lane) Send(frame []byte, csumStart int) bool {
 		r.wait(frame)
 		return true
 	}
-	r.txBytes.Add(uint64(len(frame)))
 	return true
 }
 
@@ -188,6 +188,8 @@ func (l *Lane) Flush() {
 	if l.tx == nil {
 		return
 	}
+	l.remote.txBytes.Add(l.bytes)
+	l.bytes = 0
 	l.offer(l.tx)
 	l.tx.flush()
 	batches.Put(l.tx)
@@ -230,10 +232,16 @@ func (l *Lane) transmit(h inner.Header, body []byte) bool {
 	if to == nil || (to.held.Load() && h.Kind == inner.KindFrame) {
 		return false
 	}
+	var sealed bool
 	if len(body) <= to.maxBody {
-		return l.seal(key, to, h, nil, body)
+		sealed = l.seal(key, to, h, nil, body)
+	} else {
+		sealed = l.sealPieces(key, to, h, body)
 	}
-	return l.sealPieces(key, to, h, body)
+	if sealed && h.Kind == inner.KindFrame {
+		l.bytes += uint64(len(body))
+	}
+	return sealed
 }
 
 // seal appends one transport message, whose body is head and then tail. l.mu is held.

@@ -65,6 +65,7 @@ type tally struct {
 	remote *Remote
 	from   netip.AddrPort
 	n      uint32
+	bytes  uint64 // of frames in them
 }
 
 func (t *tally) add(r *Remote, from netip.AddrPort) {
@@ -78,6 +79,7 @@ func (t *tally) add(r *Remote, from netip.AddrPort) {
 func (t *tally) flush() {
 	if t.n > 0 {
 		t.remote.count(t.from, t.n)
-		t.n = 0
+		t.remote.rxBytes.Add(t.bytes)
+		t.n, t.bytes = 0, 0
 	}
 }

@@ -132,7 +132,6 @@ func (r *Remote) drain(now time.Time) {
 		if !r.transmit(inner.Header{Kind: inner.KindFrame}, w.data) {
 			break
 		}
-		r.txBytes.Add(uint64(len(w.data)))
 		q.take()
 	}
 	r.Flush() // before any other lane may send
