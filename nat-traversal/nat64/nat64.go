@@ -48,10 +48,12 @@ func Synthesize(prefix netip.Prefix, v4 netip.Addr) (netip.Addr, bool) {
 		return netip.Addr{}, false
 	}
 	b, in := prefix.Masked().Addr().As16(), v4.As4()
+	if b[8] != 0 {
+		return netip.Addr{}, false
+	}
 	for i, p := range at {
 		b[p] = in[i]
 	}
-	b[8] = 0
 	return netip.AddrFrom16(b), true
 }
 
@@ -62,7 +64,7 @@ func Extract(prefix netip.Prefix, a netip.Addr) (netip.Addr, bool) {
 		return netip.Addr{}, false
 	}
 	b := a.As16()
-	if b[8] != 0 && prefix.Bits() < 96 {
+	if b[8] != 0 {
 		return netip.Addr{}, false
 	}
 	var v4 [4]byte

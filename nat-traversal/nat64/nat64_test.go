@@ -62,6 +62,7 @@ func TestPrefixes(t *testing.T) {
 		{"a lie", []string{"2001:db8::1", "::1", "::ffff:192.0.0.170"}, nil},
 		{"ambiguous", []string{"2001:db8:c000:aa::c000:aa"}, nil},
 		{"no prefix at all", []string{"::c000:aa"}, nil},
+		{"u is not zero", []string{"2001:db8:1:2:3030::c000:aa"}, nil},
 		{"link-local", []string{"fe80::c000:aa"}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -81,7 +82,7 @@ func TestPrefixes(t *testing.T) {
 }
 
 func FuzzPrefixes(f *testing.F) {
-	for _, s := range []string{"64:ff9b::c000:aa", "2001:db8:122:344:c0:0:aa00:0", "2001:db8:c000:aa::"} {
+	for _, s := range []string{"64:ff9b::c000:aa", "2001:db8:122:344:c0:0:aa00:0", "2001:db8:c000:aa::", "3030:3030:3030:3030:3030:3030:c000:aa"} {
 		a := netip.MustParseAddr(s).As16()
 		f.Add(a[:])
 	}
