@@ -211,11 +211,11 @@ func (c *Carrier) Accept(conn io.ReadWriteCloser, from Caller) error {
 	if from.Key != nil {
 		life = vouchedFor
 	}
+	l.life = time.AfterFunc(life, func() { l.close(errVouch) })
 	if err := c.enter(l, from); err != nil {
-		_ = conn.Close()
+		l.close(err)
 		return err
 	}
-	l.life = time.AfterFunc(life, func() { l.close(errVouch) })
 	defer c.tasks.Done()
 	c.log.Debug("stream accepted", "from", from.Name, "addr", l.addr.String(), "member", from.Key != nil)
 	c.changed()

@@ -39,7 +39,7 @@ type link struct {
 	queue queue
 	kick  chan struct{} // there is something in the queue
 
-	closing sync.Once
+	closing atomic.Bool
 	closed  chan struct{}
 	why     error // valid when closed is
 
@@ -96,14 +96,15 @@ func (l *link) wake() {
 
 // close ends the stream; the first reason stays.
 func (l *link) close(why error) {
-	l.closing.Do(func() {
-		l.why = why
-		close(l.closed)
-		if l.life != nil {
-			l.life.Stop()
-		}
-		_ = l.conn.Close()
-	})
+	if l.closing.Swap(true) {
+		return
+	}
+	l.why = why
+	close(l.closed)
+	if l.life != nil {
+		l.life.Stop()
+	}
+	_ = l.conn.Close() // which may wait for ssh to end
 }
 
 // run carries until the stream ends, and says why it did.
@@ -115,6 +116,7 @@ func (l *link) run() error {
 	}()
 	l.close(l.read())
 	<-done
+	<-l.closed
 	return l.why
 }
 
@@ -125,8 +127,7 @@ func (l *link) write() error {
 	defer quiet.Stop()
 	limit, _ := l.conn.(deadliner)
 	for {
-		now := time.Now()
-		if buf = l.take(buf, now); len(buf) == 0 {
+		if buf = l.take(buf, time.Now()); len(buf) == 0 {
 			select {
 			case <-l.kick:
 				continue
@@ -137,7 +138,7 @@ func (l *link) write() error {
 			}
 		}
 		if limit != nil {
-			_ = limit.SetWriteDeadline(now.Add(writeTimeout)) // without one the reader notices
+			_ = limit.SetWriteDeadline(time.Now().Add(writeTimeout)) // without one the reader notices
 		}
 		if _, err := l.conn.Write(buf); err != nil {
 			return err

@@ -160,6 +160,15 @@ func (b *buffer) Read(p []byte) (int, error) {
 	return b.Conn.Read(p)
 }
 
+// Close ends the connection at once: whoever does not read would keep TLS from
+// saying goodbye for seconds.
+func (b *buffer) Close() error {
+	if t, ok := b.Conn.(*tls.Conn); ok {
+		return t.NetConn().Close()
+	}
+	return b.Conn.Close()
+}
+
 // door is the listener: it counts who has come in and not yet said what for.
 type door struct {
 	net.Listener
