@@ -180,7 +180,7 @@ func TestBodiesThatNoneMaySay(t *testing.T) {
 		"zone":                endpoint("[2001:db8::1%eth0]:1"),
 		"port 0":              endpoint("192.0.2.1:0"),
 		"kind 0":              {Endpoints: []Endpoint{{at("192.0.2.1:1"), 0}}},
-		"kind 5":              {Endpoints: []Endpoint{{at("192.0.2.1:1"), 5}}},
+		"kind 6":              {Endpoints: []Endpoint{{at("192.0.2.1:1"), 6}}},
 		"escape in software":  {Software: "\x1b[2J"},
 		"newline":             {Software: "a\nb"},
 		"direction changes":   {Software: "a\u202eb"},
