@@ -48,17 +48,22 @@ func (n *Node) reachable(now time.Time) bool {
 // it is up: each change is a new record for everybody.
 func (n *Node) keepContacts(now time.Time) []keys.NodeID {
 	s := &n.state
-	if n.reachable(now) {
-		s.contacts = nil
-		return nil
-	}
+	reachable := n.reachable(now)
 	s.contacts = slices.DeleteFunc(s.contacts, func(c contact) bool {
 		m := s.members[c.id]
-		return m == nil || !m.relays || m.left || !m.up && now.Sub(c.seen) > contactPatience
+		drop := reachable || m == nil || !m.relays || m.left || !m.up && now.Sub(c.seen) > contactPatience
+		if drop && m != nil && m.remote != nil {
+			m.remote.Rely(false)
+		}
+		return drop
 	})
+	if reachable {
+		return nil
+	}
 	for i := range s.contacts {
 		m := s.members[s.contacts[i].id]
 		m.remote.Want()
+		m.remote.Rely(true)
 		if m.up {
 			s.contacts[i].seen = now
 		}

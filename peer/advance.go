@@ -29,6 +29,7 @@ func (r *Remote) advance(now time.Time) {
 	}
 	r.feedPaths(now)
 	r.paths.Want(wanted, now)
+	r.paths.Quiet(r.pause(now))
 	call := r.seekDirect(wanted, now)
 	pings, wake := r.paths.Tick(now)
 	for _, p := range pings {

@@ -171,6 +171,7 @@ func New(cfg Config) (*Engine, error) {
 		stun:      traversal.NewResponder(),
 		relay:     e.newRelaying(),
 		tries:     tries{open: cfg.OpenPort},
+		mappings:  mappings{since: now},
 	}
 	return e, nil
 }

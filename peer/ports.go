@@ -20,8 +20,8 @@ import (
 
 const (
 	// manyEvery is the least time between two tries with different remotes, of
-	// either side. THREATS.md allows an address that has not answered few packets;
-	// docs/adr says why this is more.
+	// either side. Else an address that has not answered is sent few packets;
+	// docs/adr/0010 says why these are more.
 	manyEvery = time.Minute
 	// portGrace is for how long a port is kept that carries nothing yet.
 	portGrace = 10 * time.Second
@@ -33,12 +33,23 @@ type PortOpener func(port uint16, spare bool) (udp.Conn, error)
 
 // tries is the state of the method, behind the control lock.
 type tries struct {
-	open    PortOpener // nil: this host cannot
-	try     *try       // of this node as the hidden side; nil: none
-	openAt  time.Time  // the last one
-	spray   *Remote    // whose ports were probed last
-	sprayAt time.Time
-	spawn   []func(ctx context.Context) error // to be started by the loop
+	open  PortOpener // nil: this host cannot
+	try   *try       // of this node as the hidden side; nil: none
+	with  *Remote    // the last try, of either side
+	since time.Time
+	spawn []func(ctx context.Context) error // to be started by the loop
+}
+
+// busy reports whether there was just one with another remote.
+func (t *tries) busy(r *Remote, now time.Time) bool {
+	return t.with != nil && t.with != r && now.Sub(t.since) < manyEvery
+}
+
+// take notes a try.
+func (t *tries) take(r *Remote, now time.Time) {
+	if t.with != r || now.Sub(t.since) >= manyEvery {
+		t.with, t.since = r, now
+	}
 }
 
 // try is the hidden side of one.
@@ -52,11 +63,11 @@ type try struct {
 func (r *Remote) openPorts(to netip.AddrPort, now time.Time) {
 	e := r.engine
 	c := &e.control.tries
-	if c.open == nil || now.Sub(c.openAt) < manyEvery || len(e.reachable([]netip.AddrPort{to})) == 0 {
+	if c.open == nil || c.with != r || len(e.reachable([]netip.AddrPort{to})) == 0 {
 		return
 	}
 	e.closeTry()
-	c.openAt, c.try = now, &try{remote: r, to: to}
+	c.try = &try{remote: r, to: to}
 	for range punch.Ports {
 		conn, err := c.open(0, true)
 		if err != nil {
@@ -159,15 +170,8 @@ func (r *Remote) closePort() {
 
 // sprayPorts probes ports of the remote's NAT.
 func (r *Remote) sprayPorts(to []netip.AddrPort, now time.Time) {
-	c := &r.engine.control.tries
-	if len(to) == 0 {
+	if r.engine.control.tries.with != r {
 		return
-	}
-	if c.spray != r || now.Sub(c.sprayAt) >= manyEvery {
-		if now.Sub(c.sprayAt) < manyEvery {
-			return
-		}
-		c.spray, c.sprayAt = r, now
 	}
 	for _, a := range r.engine.reachable(to) {
 		r.engine.send(a, r.blindPing(now))

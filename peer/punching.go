@@ -62,6 +62,8 @@ func newPunch() *punch.Machine { return punch.New(punch.Config{Rand: rand.Uint32
 
 // seekDirect lets the machine that seeks a direct path act.
 func (r *Remote) seekDirect(wanted bool, now time.Time) (wake time.Time) {
+	tries := &r.engine.control.tries
+	r.punch.Busy(tries.busy(r, now))
 	for _, msg := range r.calls.take() {
 		if err := r.punch.Receive(msg, r.paths.RTT(), now); err != nil {
 			r.engine.counts.Malformed.Add(1)
@@ -70,6 +72,9 @@ func (r *Remote) seekDirect(wanted bool, now time.Time) (wake time.Time) {
 	to := r.route.Load()
 	r.punch.Seek(wanted && to != nil && way.ClassOf(to.addr) != way.Direct && r.session.SendKey() != nil && r.Class() == Member, now)
 	out, wake := r.punch.Tick(now)
+	if r.punch.Trying() {
+		tries.take(r, now)
+	}
 	if len(out.Probe) > 0 {
 		r.engine.log.Debug("direct path sought", "peer", r.ID.String(), "at", out.Probe)
 	}
@@ -79,7 +84,7 @@ func (r *Remote) seekDirect(wanted bool, now time.Time) (wake time.Time) {
 	if out.Open.IsValid() {
 		r.openPorts(out.Open, now)
 	}
-	if t := r.engine.control.tries.try; out.Close && t != nil && t.remote == r {
+	if t := tries.try; out.Close && t != nil && t.remote == r {
 		r.engine.closeTry()
 	}
 	r.sprayPorts(out.Spray, now)

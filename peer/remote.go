@@ -99,7 +99,8 @@ type Remote struct {
 
 	arrivals atomic.Pointer[arrivals]
 
-	calls calls
+	calls  calls
+	relied atomic.Bool // others reach us through it
 
 	txBytes, rxBytes, drops atomic.Uint64
 
@@ -231,7 +232,6 @@ func (e *Engine) newRemote(public keys.Public) (*Remote, error) {
 		},
 	}
 	r.punch.SetLocal(e.control.self, time.Time{})
-	r.paths.Quiet(e.control.mappings.quiet)
 	r.first.remote, r.more = r, make([]Lane, e.lanes-1)
 	for i := range r.more {
 		r.more[i].remote = r

@@ -61,6 +61,7 @@ type Machine struct {
 	began     time.Time // last round, ours or the remote's
 	mayMany   bool      // this round is for many ports
 	manyAt    time.Time // when to begin one; zero: not
+	manyBusy  bool      // this node is at it with another
 	remoteNAT traversal.Mapping
 
 	credit time.Time // what the remote has used of its calls, as a time
@@ -110,6 +111,13 @@ func (m *Machine) Seek(on bool, now time.Time) {
 	m.next = later(now, m.began.Add(changeWait))
 }
 
+// Busy says whether this node may not try many ports with this remote now, since it
+// has just done so with another: each node does it with one at a time.
+func (m *Machine) Busy(busy bool) { m.manyBusy = busy }
+
+// Trying reports whether it tries many ports.
+func (m *Machine) Trying() bool { return m.many.running() }
+
 // Receive takes a message of the remote's, that came over a way with this round
 // trip.
 func (m *Machine) Receive(b []byte, rtt time.Duration, now time.Time) error {
@@ -133,7 +141,7 @@ func (m *Machine) Receive(b []byte, rtt time.Duration, now time.Time) error {
 	m.named = msg.Candidates
 	offset := min(max(rtt/2, 0), mostOffset)
 	m.probeAt = now.Add(offset)
-	agreed := msg.Many && m.manyAgreed(now)
+	agreed := msg.Many && !m.manyBusy && m.manyAgreed(now)
 	m.reply(msg)
 	if agreed {
 		m.many.start(m.manyRole(), m.named, now.Add(offset), m.cfg.Rand)
@@ -142,7 +150,7 @@ func (m *Machine) Receive(b []byte, rtt time.Duration, now time.Time) error {
 }
 
 func (m *Machine) reply(msg Message) {
-	many := msg.Many && (m.many.running() || m.manyAgreed(m.lastAt))
+	many := msg.Many && (m.many.running() || !m.manyBusy && m.manyAgreed(m.lastAt))
 	m.send = append(m.send, Message{
 		Step: Answer, Many: many, Mapping: m.local.Mapping, Number: msg.Number, Candidates: m.local.Candidates,
 	}.Append(nil))
@@ -158,7 +166,10 @@ func (m *Machine) answer(msg Message, now time.Time) {
 	if !m.mayMany {
 		m.manyAt = now.Add(manyAfter)
 	}
-	if msg.Many && m.mayMany && m.manyAgreed(now) {
+	if m.mayMany && !msg.Many && m.manyRole() != idle { // the other is at it elsewhere
+		m.manyAt = now.Add(manyLater)
+	}
+	if msg.Many && m.mayMany && !m.manyBusy && m.manyAgreed(now) {
 		m.many.start(m.manyRole(), m.named, now, m.cfg.Rand)
 	}
 }
@@ -213,7 +224,11 @@ func (m *Machine) tryMany(now time.Time) {
 		return
 	}
 	m.manyAt = time.Time{}
-	if m.manyAgreed(now) && !m.many.running() {
+	switch {
+	case m.many.running() || !m.manyAgreed(now):
+	case m.manyBusy:
+		m.manyAt = now.Add(manyLater)
+	default:
 		m.call(true, now)
 	}
 }

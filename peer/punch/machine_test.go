@@ -362,3 +362,24 @@ func TestManyNobodyElse(t *testing.T) {
 		t.Errorf("one address at a time: %v", got)
 	}
 }
+
+// TestManyBusy: who is at it with another comes back to it.
+func TestManyBusy(t *testing.T) {
+	for _, busy := range []string{"a", "b"} {
+		p := newPair(traversal.MappingAddressAndPortDependent, traversal.MappingEndpointIndependent)
+		p.a.Busy(busy == "a")
+		p.b.Busy(busy == "b")
+		p.a.Seek(true, p.now)
+		p.b.Seek(true, p.now)
+		p.run(10 * time.Second)
+		if p.a.opens > 0 || p.b.sprays > 0 || p.a.Trying() || p.b.Trying() {
+			t.Errorf("%s is busy: opened %d times, %d probes", busy, p.a.opens, p.b.sprays)
+		}
+		p.a.Busy(false)
+		p.b.Busy(false)
+		p.run(40 * time.Second)
+		if p.a.opens != 1 || p.b.sprays != Probes {
+			t.Errorf("%s was busy: opened %d times, %d probes", busy, p.a.opens, p.b.sprays)
+		}
+	}
+}

@@ -24,6 +24,7 @@ const (
 	openFor    = 6 * time.Second
 	manyAfter  = 2500 * time.Millisecond // an ordinary round that has come to nothing
 	manyAgain  = 10 * time.Minute        // between two tries with one remote
+	manyLater  = 15 * time.Second        // when one of the two is at it with another
 
 	firstPort = 1024
 	// Where a NAT counts its ports up, the next ones follow those that others see.
