@@ -59,6 +59,7 @@ func TestNetwork(t *testing.T) {
 		}, "nat", api.CheckOK, "mapped"},
 		{"double NAT", func(r *api.Netcheck) { r.Routers[0].Mapped, r.Routers[0].DoubleNAT = "100.64.0.2:7", true }, "port-mapping", api.CheckWarning, "another NAT"},
 		{"a mute router", func(r *api.Netcheck) { r.Routers[0].Protocols = nil }, "port-mapping", api.CheckWarning, "neither"},
+		{"a router that refuses", func(r *api.Netcheck) { r.Routers[0].Problem = "the router refuses" }, "port-mapping", api.CheckWarning, "refuses"},
 		{"no router", func(r *api.Netcheck) { r.Routers = nil }, "port-mapping", api.CheckSkipped, ""},
 		{"large packets are lost", func(r *api.Netcheck) { r.Families[0].PathMTU = 0 }, "mtu", api.CheckWarning, "1280"},
 	} {

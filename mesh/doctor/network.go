@@ -95,6 +95,8 @@ func checkRouters(r *api.Netcheck, port uint16) (list []api.Check) {
 				"%s maps to %s, which is not public: there is another NAT behind it", at, router.Mapped)...)
 		case router.Mapped != "":
 			list = append(list, ok(name, "%s lets others in at %s by %s", at, router.Mapped, router.Used)...)
+		case len(router.Protocols) > 0 && router.Problem != "":
+			list = append(list, one(name, api.CheckWarning, forwardRemedy(port), "%s opens no port: %s", at, router.Problem)...)
 		case len(router.Protocols) > 0:
 			list = append(list, ok(name, "%s speaks %s", at, strings.Join(router.Protocols, ", "))...)
 		case router.Family == "ipv4" && mapping == "none":

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// An announcement (PROTOCOL.md, section 10).
+// An announcement (PROTOCOL.md, section 12).
 //
 //	 0      1       2      4           12         28
 //	+------+-------+------+-----------+----------+---- ... zeros to 1200
