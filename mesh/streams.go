@@ -276,21 +276,20 @@ func (n *Node) callMembers(direct bool, now time.Time) {
 		if m == nil || m.left {
 			continue
 		}
-		if m.up {
+		st := m.remote.Status()
+		if st.Up && !st.Failing {
 			met++
 			continue
 		}
 		able = append(able, id)
-		st := m.remote.Status()
-		if !st.Wanted || st.Up {
+		if !st.Wanted {
 			continue
 		}
 		since := st.WantedSince
 		if m.lost.After(since) {
 			since = m.lost
 		}
-
-		if wait := since.Add(streamAfter).Sub(now); wait > 0 && (direct || len(s.lines) == 0) {
+		if wait := since.Add(streamAfter).Sub(now); wait > 0 && !st.Up && (direct || len(s.lines) == 0) {
 			s.schedule.streams = earlier(s.schedule.streams, now.Add(max(wait, joinTick)))
 			continue
 		}

@@ -49,6 +49,7 @@ type host struct {
 	machine *udptest.Host
 	dns     map[string]netip.Addr
 	changed chan struct{}
+	tcp     mesh.Host // the same host with TCP; nil: it has none
 
 	mu     sync.Mutex
 	device *l2test.Device
@@ -166,6 +167,9 @@ func (w *world) run(h *host, name string, cfg mesh.Config) *node {
 	var ctx context.Context
 	ctx, n.cancel = context.WithCancel(context.Background())
 	cfg.Host, cfg.Progress = h, n.progress
+	if h.tcp != nil {
+		cfg.Host = h.tcp
+	}
 	cfg.Serve = func(ctx context.Context, s api.Node) error {
 		n.mu.Lock()
 		n.service = s

@@ -36,6 +36,7 @@ type Status struct {
 	Wanted        bool           // something uses it, or waits for it
 	WantedSince   time.Time      // likewise, since when; zero: not
 	Endpoint      netip.AddrPort // of the path in use, invalid without one
+	Failing       bool           // it has fallen silent, and there is no other
 	RTT           time.Duration
 	PathMTU       int // bytes of IP packet
 	Observed      netip.AddrPort
@@ -60,6 +61,7 @@ func (r *Remote) Status() Status {
 		Wanted:        !r.wantSince.IsZero(),
 		WantedSince:   r.wantSince,
 		Observed:      r.observed,
+		Failing:       r.paths.Failing(r.engine.now()),
 		Paths:         r.paths.Snapshot(),
 		TxBytes:       r.txBytes.Load(),
 		RxBytes:       r.rxBytes.Load(),

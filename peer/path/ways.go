@@ -131,6 +131,11 @@ func (t *Table) Dead(addr netip.AddrPort) bool {
 	return c != nil && c != t.active && !c.up && c.lostPongs >= lostForDeath
 }
 
+// Failing says that the active path would yield to another if there were one.
+func (t *Table) Failing(now time.Time) bool {
+	return t.active != nil && t.active.silent(now, t.active.rtt.smoothed)
+}
+
 // AppendUp appends the addresses that are up, the active one first.
 func (t *Table) AppendUp(list []netip.AddrPort) []netip.AddrPort {
 	if t.active != nil {
