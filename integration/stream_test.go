@@ -65,6 +65,11 @@ func TestOverTLS(t *testing.T) {
 		worker := w.node(w.net.Site("office", lab.SiteConfig{NAT: lab.Home, BlockUDP: true}).Host("worker"))
 		w.joined(worker, w.invite(home))
 		w.connected(home, worker, "direct tcp")
+		out, err := worker.Run(w.within(5*time.Second), "status")
+		w.must(err)
+		if !strings.Contains(out, "nobody is reached by UDP") {
+			t.Errorf("status does not tell of UDP: %s", out)
+		}
 		// Restarted, it finds home again by what it knows of it.
 		w.must(worker.Terminate())
 		start := time.Now()

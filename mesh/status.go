@@ -157,11 +157,13 @@ func (n *Node) describeSelf(now time.Time) api.Self {
 		self.Name, self.Roles = d.Display, d.Certificate.Roles
 		self.CertificateExpires = d.Certificate.NotAfter.UTC()
 	}
-	for _, m := range n.state.members {
-		self.NAT.UDP = self.NAT.UDP || m.up
-	}
+	byUDP, _ := n.reachedBy()
+	self.NAT.UDP = self.NAT.UDP || byUDP > 0
 	for _, c := range n.state.self.list {
 		self.Endpoints = append(self.Endpoints, api.Endpoint{Addr: c.Addr.String(), Kind: api.EndpointKind(c.Kind.String())})
+	}
+	for _, e := range n.ownTLSEndpoints() {
+		self.Endpoints = append(self.Endpoints, api.Endpoint{Addr: e.Addr.String(), Kind: api.EndpointTLS})
 	}
 	return self
 }
@@ -184,6 +186,7 @@ func (n *Node) health(now time.Time) []api.Health {
 		})
 	}
 	list = append(list, bufferHealth(n.conns)...)
+	list = append(list, n.streamHealth()...)
 	list = append(list, n.surroundingHealth(now)...)
 	if n.state.dir != nil {
 		list = append(list, certificateHealth(n.state.dir.Member(n.self))...)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"meshd/keys"
+	"meshd/mesh/api"
 	"meshd/mesh/directory"
 	"meshd/mesh/record"
 	"meshd/nat-traversal"
@@ -410,4 +411,33 @@ func (n *Node) noteListener(d *directory.Member) {
 	default:
 		s.listeners[d.ID] = struct{}{}
 	}
+}
+
+// reachedBy counts the members with whom there is a session over UDP, and over
+// streams of our own.
+func (n *Node) reachedBy() (udp, streams int) {
+	for _, m := range n.state.up {
+		st := m.remote.Status()
+		switch c := way.ClassOf(st.Endpoint); {
+		case !st.Up:
+		case c == way.Direct:
+			udp++
+		case c != way.Relayed && n.state.lines[st.Endpoint] != nil:
+			streams++
+		}
+	}
+	return udp, streams
+}
+
+// streamHealth tells of a node that UDP does not get through to.
+func (n *Node) streamHealth() []api.Health {
+	udp, streams := n.reachedBy()
+	if udp > 0 || streams == 0 {
+		return nil
+	}
+	return []api.Health{{
+		Code: "udp-blocked", Severity: api.SeverityWarning,
+		Text:   "nobody is reached by UDP; this node is connected over TLS or ssh, which is slower",
+		Remedy: "let UDP out of this network if you can; see meshd netcheck",
+	}}
 }

@@ -28,6 +28,10 @@ func explain(err error, c nodeConfig) error {
 	e := asError(err)
 	e.Why = oneLine(e.Why)
 	switch {
+	case errors.Is(err, syscall.EADDRINUSE) && strings.Contains(err.Error(), "listen for TLS"):
+		e.Remedy = "choose another port with --listen-tls"
+	case errors.Is(err, syscall.EACCES) && strings.Contains(err.Error(), "listen for TLS"):
+		e.Remedy = "ports below 1024 need root or CAP_NET_BIND_SERVICE; choose another port with --listen-tls"
 	case errors.Is(err, syscall.EADDRINUSE):
 		e.Remedy = "choose another port with --listen"
 	case errors.Is(err, keys.ErrLocked):

@@ -56,6 +56,7 @@ const (
 	EndpointReflexive  EndpointKind = "reflexive"
 	EndpointMapped     EndpointKind = "mapped"
 	EndpointAdvertised EndpointKind = "advertised"
+	EndpointTLS        EndpointKind = "tls" // of the TLS listener; the others are of UDP
 )
 
 // NAT is what is known of the translation in front of this node, in the terms of RFC 5780.
