@@ -22,11 +22,17 @@ type Merger struct {
 	bytes  []byte // frames, and behind an item's frame the payload of others, in the order of arrival
 	pieces []piece
 	items  []item
-	open   []uint32 // indexes of items that may grow, the oldest first
-	frames int      // that were added
+	open   []growing // items that may grow, the oldest first
+	frames int       // that were added
 
 	flat []byte  // super-frames whose pieces do not lie together
 	out  []Frame // of Frames
+}
+
+// growing is an item that others may be merged into.
+type growing struct {
+	flow uint32 // of the item: most comparisons end here
+	item uint32 // its index
 }
 
 // piece is a part of an item in Merger.bytes.
@@ -42,7 +48,6 @@ type item struct {
 	size       int    // of all of it
 	segment    int    // payload of the first frame
 	count      int    // of frames
-	flow       uint32 // hash of addresses and ports
 	seq        uint32 // of the byte that must come next
 	id         uint16 // of the last frame
 	push       bool   // the last frame has PSH
@@ -67,7 +72,7 @@ func (m *Merger) Add(frame []byte, csumStart int) bool {
 	m.frames++
 	switch it := (item{packet: p, partial: csumStart != 0}); {
 	case merges && found && m.Features.Has(p.feature()):
-		m.addPacket(it, frame)
+		m.addPacket(&it, frame)
 	case merges && !found: // it may be of any flow
 		m.open = m.open[:0]
 		m.append(frame, it)
@@ -77,11 +82,14 @@ func (m *Merger) Add(frame []byte, csumStart int) bool {
 	return true
 }
 
-func (m *Merger) addPacket(next item, frame []byte) {
+func (m *Merger) addPacket(next *item, frame []byte) {
 	p, flow := next.packet, next.packet.flow(frame)
 	for i, at := range m.open {
-		it := &m.items[at]
-		if it.flow != flow || !it.sameFlow(p, m.first(it), frame) {
+		if at.flow != flow {
+			continue
+		}
+		it := &m.items[at.item]
+		if !it.sameFlow(p, m.first(it), frame) {
 			continue
 		}
 		if m.extend(it, next, frame) {
@@ -93,7 +101,7 @@ func (m *Merger) addPacket(next item, frame []byte) {
 		m.closeOpen(i) // nothing may overtake what comes now
 		break
 	}
-	next.flow, next.segment = flow, len(frame)-p.end
+	next.segment = len(frame) - p.end
 	grows := p.begins(frame)
 	if p.proto == protoTCP {
 		next.seq = binary.BigEndian.Uint32(frame[p.l4+4:]) + uint32(next.segment)
@@ -101,12 +109,12 @@ func (m *Merger) addPacket(next item, frame []byte) {
 	if !p.v6 {
 		next.id = binary.BigEndian.Uint16(frame[p.l3+4:])
 	}
-	m.append(frame, next)
+	m.append(frame, *next)
 	if grows {
 		if len(m.open) == maxOpen {
 			m.closeOpen(0)
 		}
-		m.open = append(m.open, uint32(len(m.items)-1))
+		m.open = append(m.open, growing{flow, uint32(len(m.items) - 1)})
 	}
 }
 
@@ -174,7 +182,7 @@ func (p packet) begins(b []byte) bool {
 }
 
 // extend merges the frame into an item of its flow, if it continues it exactly.
-func (m *Merger) extend(it *item, next item, frame []byte) bool {
+func (m *Merger) extend(it, next *item, frame []byte) bool {
 	p := next.packet
 	first, n := m.first(it), len(frame)-p.end
 	if n == 0 || n > it.segment || it.size-it.l3+n > maxIP || p.l3 != it.l3 || p.end != it.end {
