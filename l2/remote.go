@@ -25,7 +25,7 @@ type RemotePort struct {
 	bum     bucket
 	now     time.Duration // of the batch in hand; valid if inBatch
 	inBatch bool
-	queue   *offload.Merger // nil: nothing queued
+	queue   *offload.Merger                // nil: nothing queued
 	got     struct{ frames, bytes uint64 } // in the batch, not counted yet
 
 	sent []mark // by queue; each is owned by its pump

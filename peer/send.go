@@ -89,8 +89,7 @@ func (b *batch) closeRun(end int) {
 func (b *batch) flush() {
 	b.closeRun(len(b.arena))
 	if len(b.runs) > 0 {
-		// Datagrams may be lost; the connections above repair that. The socket
-		// counts what it could not send.
+		// Datagrams may be lost; the connections above repair that.
 		if b.route.via != nil {
 			sendHeaded(b.route.via, b.runs, 0)
 		} else {
