@@ -7,12 +7,14 @@ import (
 // A move from one healthy path to another must not have frames overtake those that
 // are still on their way over the longer one: a TCP sender would take that for
 // loss. So a last ping follows them, and what comes after waits until its answer
-// shows that they have arrived.
+// shows that they have arrived. (To wait only for as long as the old path seems to be
+// longer was tried: where the relay has a queue, that is too short, and a hundred
+// segments are sent again.)
 
 const (
 	// handoverAtMost is how long frames wait for that at most.
 	handoverAtMost = 300 * time.Millisecond
-	// handoverSpare is what the answer may take beyond the round trip of late.
+	// handoverSpare is what the answer may take beyond three round trips of late.
 	handoverSpare = 30 * time.Millisecond
 	// handoverRecent is how long ago frames have gone over the old path for any to
 	// be on their way.
@@ -39,7 +41,7 @@ func (r *Remote) handOver(from, to *route, now time.Time) {
 		return
 	}
 	to.held.Store(true)
-	r.moving = handover{marker: p.Transaction, route: to, until: now.Add(min(rtt+rtt/2+handoverSpare, handoverAtMost))}
+	r.moving = handover{marker: p.Transaction, route: to, until: now.Add(min(3*rtt+handoverSpare, handoverAtMost))}
 	r.route.Store(to)
 	r.flushRoute(from)
 	r.ping(p, now)
