@@ -212,6 +212,7 @@ func (c *Carrier) Accept(conn io.ReadWriteCloser, from Caller) error {
 		life = vouchedFor
 	}
 	l.life = time.AfterFunc(life, func() { l.close(errVouch) })
+	defer l.life.Stop()
 	if err := c.enter(l, from); err != nil {
 		l.close(err)
 		return err

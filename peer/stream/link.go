@@ -101,9 +101,6 @@ func (l *link) close(why error) {
 	}
 	l.why = why
 	close(l.closed)
-	if l.life != nil {
-		l.life.Stop()
-	}
 	_ = l.conn.Close() // which may wait for ssh to end
 }
 
