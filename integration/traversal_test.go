@@ -177,6 +177,46 @@ func TestPortMapping(t *testing.T) {
 	}
 }
 
+// TestRouterRestart cuts a router's power: it has forgotten all ports when it is back, says so, and the node asks again. Then
+// it has another address.
+func TestRouterRestart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	site := w.net.Site("home", lab.SiteConfig{NAT: lab.Home, V4: true})
+	host := site.Host("nas")
+	w.must(w.lab.Ready(w.within(10 * time.Second)))
+	other := netip.MustParseAddr("11.0.0.2")
+	w.must(site.AddPublic(publicAddr))
+	w.must(site.AddPublic(other))
+	r := w.miniupnpd(site, "enable_natpmp=yes", "ext_ip="+publicAddr.String())
+	nas := w.found(host, "--log-level", "debug")
+	w.endpoint(nas, "mapped", false)
+	mapped := func() error {
+		if rules := w.nft(site, "list chain inet lab upnp_prerouting"); !strings.Contains(rules, "51830") {
+			return errors.New(rules)
+		}
+		return nil
+	}
+	w.must(mapped())
+	r.stop()
+	w.nft(site, "flush chain inet lab upnp_prerouting\nflush chain inet lab upnp_postrouting\nflush chain inet lab miniupnpd")
+	r.start()
+	w.eventually(90*time.Second, "the port is mapped again", mapped)
+
+	r.stop()
+	conf, err := os.ReadFile(r.conf)
+	w.must(err)
+	w.must(os.WriteFile(r.conf, []byte(strings.ReplaceAll(string(conf), publicAddr.String(), other.String())), 0o644))
+	w.nft(site, "flush chain inet lab upnp_prerouting\nflush chain inet lab upnp_postrouting\nflush chain inet lab miniupnpd")
+	r.start()
+	w.eventually(90*time.Second, "the other address is known", func() error {
+		if list := w.endpoints(nas); !slices.ContainsFunc(list, func(e endpoint) bool { return e.Kind == "mapped" && e.Addr.Addr() == other }) {
+			return fmt.Errorf("%v", list)
+		}
+		return nil
+	})
+}
+
 // TestLANDiscovery starts two members of one LAN when nobody else is left: they were admitted at a member that is dead, have
 // other addresses than when they last met, and neither internet nor DNS. With IPv6, all they have may be link-local.
 func TestLANDiscovery(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 
 	"meshd/mesh/lan"
 	"meshd/peer"
+	"meshd/peer/hello"
 )
 
 const (
@@ -55,7 +56,11 @@ func (n *Node) discover(ctx context.Context) error {
 	if !ok || n.cfg.Listen.Addr().IsLoopback() {
 		return nil
 	}
-	beacon, err := lan.NewBeacon(n.state.membership.Root, n.conns[0].LocalAddr().Port())
+	var root []byte
+	if n.do(ctx, func() { root = n.state.membership.Root }) != nil {
+		return nil // it ends before it has begun
+	}
+	beacon, err := lan.NewBeacon(root, n.conns[0].LocalAddr().Port())
 	if err != nil {
 		return err
 	}
@@ -143,7 +148,10 @@ func (d *discovery) meet(ctx context.Context, at netip.AddrPort, now time.Time) 
 	d.meets.TryGo(func() error {
 		ctx, cancel := context.WithTimeout(ctx, meetAgain)
 		defer cancel()
-		cfg := d.node.hello()
+		var cfg hello.Config
+		if d.node.do(ctx, func() { cfg = d.node.hello() }) != nil {
+			return nil
+		}
 		cfg.Opens = 1
 		if _, err := d.node.engine.Meet(ctx, at, cfg); err != nil {
 			d.node.log.Debug("meet who is on the LAN", "addr", at.String(), "err", err)

@@ -137,7 +137,9 @@ func (n *Node) handleElsewhere(from *peer.Remote, body []byte) {
 	now := time.Now()
 	switch m.step {
 	case elsewhereAsk:
-		n.sendElsewhere(from, m, now)
+		if n.maySendTo(m.to) {
+			n.sendElsewhere(from, m, now)
+		}
 	case elsewhereSend:
 		e := &n.state.elsewhere
 		if n.maySendTo(m.to) && e.spent.spend(now, from.ID, elsewhereAsks) && e.spent.spend(now, m.to.Addr(), elsewhereToHost) {

@@ -10,10 +10,7 @@
 // A Candidate is a place to try, never a promise: the probe of package peer is
 // what proves a path.
 //
-// # Not here yet
-//
-// Port mapping (PCP, NAT-PMP, UPnP) will be another source of candidates, of
-// kind Mapped, beside Client. Punching needs no code here but the mapping
-// behaviour that Client.Result reports: which side sends first is for peer to
-// decide. Relays are below sessions, in peer.
+// Routers that open a port on request are asked by package portmap beneath it;
+// package nat64 writes IPv4 addresses for networks that have IPv6 alone. Punching
+// and relays are peer's.
 package traversal

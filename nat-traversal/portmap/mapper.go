@@ -41,6 +41,7 @@ type slot struct {
 	mapper *Mapper
 	v6     bool
 	poke   chan struct{}
+	hint   chan struct{} // the router has announced itself
 
 	mu    sync.Mutex
 	state State
@@ -58,7 +59,7 @@ type State struct {
 func New(cfg Config) *Mapper {
 	m := &Mapper{cfg: cfg}
 	for i := range m.slots {
-		m.slots[i] = &slot{mapper: m, v6: i == 1, poke: make(chan struct{}, 1)}
+		m.slots[i] = &slot{mapper: m, v6: i == 1, poke: make(chan struct{}, 1), hint: make(chan struct{}, 1)}
 	}
 	return m
 }
@@ -164,6 +165,9 @@ func (s *slot) run(ctx context.Context) error {
 		case <-due:
 		case <-s.poke:
 			s.lookUp(&p)
+		case <-s.hint:
+			s.lookUp(&p)
+			p.announced(time.Now())
 		}
 	}
 }
@@ -271,7 +275,12 @@ func (m *Mapper) listen(ctx context.Context) error {
 		if from.Addr().Unmap() != m.States()[0].Route.Gateway {
 			continue
 		}
-		m.Poke()
+		for _, s := range m.slots {
+			select {
+			case s.hint <- struct{}{}:
+			default:
+			}
+		}
 		select {
 		case <-time.After(time.Second):
 		case <-ctx.Done():

@@ -17,6 +17,8 @@ const (
 	// checkEvery is how often the router is asked whether all is as it was: it
 	// may have restarted, or have another address.
 	checkEvery = time.Minute
+	// checkAgain is for a router that has not answered.
+	checkAgain = 15 * time.Second
 	// missedChecks in a row mean that the router has gone.
 	missedChecks = 3
 	// retryFirst doubles up to retryMost while nothing can be had.
@@ -53,6 +55,7 @@ type plan struct {
 	probing  bool
 	retryAt  time.Time
 	probedAt time.Time
+	openedAt time.Time
 	failures int
 }
 
@@ -120,7 +123,7 @@ func (p *plan) opened(m *Mapping, now time.Time) {
 	}
 	p.mapping, p.used, p.last = m, m.Protocol, m.External
 	p.order, p.failures, p.missed = nil, 0, 0
-	p.checkAt = now.Add(checkEvery)
+	p.checkAt, p.openedAt = now.Add(checkEvery), now
 	if m.Lifetime == 0 {
 		p.endsAt, p.renewAt = time.Time{}, now.Add(wanted/2)
 		return
@@ -153,14 +156,21 @@ func (p *plan) checked(changed, silent bool, now time.Time) {
 	p.checkAt = now.Add(checkEvery)
 	switch {
 	case silent:
+		p.checkAt = now.Add(checkAgain)
 		if p.missed++; p.missed >= missedChecks {
 			p.lose(now)
 			p.retryAt = now
 		}
-	case changed:
+	case changed, p.missed > 0: // who was silent may have restarted, also where its count does not tell
 		p.missed, p.renewAt = 0, now
-	default:
-		p.missed = 0
+	}
+}
+
+// announced takes the router's word that it has restarted: whether or not its
+// count bears that out, asking again does no harm, if not too often.
+func (p *plan) announced(now time.Time) {
+	if p.mapping != nil {
+		p.renewAt = earliest(p.renewAt, later(now, p.openedAt.Add(settle)))
 	}
 }
 

@@ -131,6 +131,24 @@ func TestPlanRouterChanges(t *testing.T) {
 	if r.reset || len(r.opens) != 1 {
 		t.Errorf("after a restart: opened %v", r.opens)
 	}
+	r.opens = nil
+	r.p.announced(r.now) // although its count has not told
+	r.run(time.Second)
+	for range 100 {
+		r.p.announced(r.now) // a liar
+		r.run(time.Millisecond)
+	}
+	r.run(settle)
+	if len(r.opens) != 2 { // for the first, and once for all of the others
+		t.Errorf("after announcements: opened %d times", len(r.opens))
+	}
+	r.dead, r.opens = true, nil
+	r.run(checkEvery)
+	r.dead = false // a short sleep
+	r.run(checkEvery)
+	if len(r.opens) != 1 || r.external() != r.ip {
+		t.Errorf("after silence: opened %v, %q", r.opens, r.external())
+	}
 	r.dead = true
 	r.run((missedChecks + 1) * checkEvery)
 	if r.external() != "" {
