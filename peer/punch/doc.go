@@ -20,8 +20,8 @@
 //
 // A NAT that maps each destination to another port hides where probes have to go.
 // Facing one whose mapping does not depend on the destination there is a chance:
-// the hidden side opens many ports towards the other, which probes many ports of
-// the hidden side's NAT until one of the probes meets one of the ports (many.go).
+// the other probes many ports of the hidden side's NAT, which then opens many ports
+// towards the other, of which one may be one that was probed (many.go).
 // Both sides' numbers are bounded, both have to agree, and they do so once in a
 // long while only (docs/adr). Two NATs of that kind stay relayed.
 package punch

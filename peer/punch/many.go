@@ -20,8 +20,8 @@ const (
 
 	sprayBatch = 8
 	sprayEvery = 25 * time.Millisecond // so 320 a second, for 3.2 s
-	sprayLead  = 200 * time.Millisecond
-	openFor    = 6 * time.Second
+	openAfter  = 3400 * time.Millisecond
+	openFor    = 3 * time.Second
 	manyAfter  = 2500 * time.Millisecond // an ordinary round that has come to nothing
 	manyAgain  = 10 * time.Minute        // between two tries with one remote
 	manyLater  = 15 * time.Second        // when one of the two is at it with another
@@ -54,7 +54,7 @@ func (t *many) running() bool { return t.role != idle }
 // stop ends a try: there is a direct path, or nobody wants one.
 func (t *many) stop() {
 	if t.role == opener {
-		t.closeAt = t.startAt // close at once
+		t.closeAt, t.to = t.tried, netip.AddrPort{} // at once
 	}
 	t.ports = nil
 	if t.role == sprayer {
@@ -88,7 +88,9 @@ func (m *Machine) manyRole() role {
 	return idle
 }
 
-// start begins a try with what the remote has named. The opener goes first.
+// start begins a try with what the remote has named. The opener goes last: a router
+// that accepts what comes unasked would remember its packets, and give those that the
+// other sends to the same ports another source.
 func (t *many) start(as role, named []traversal.Candidate, at time.Time, random func() uint32) {
 	seen := outside(named)
 	if t.running() || len(seen) == 0 {
@@ -97,9 +99,9 @@ func (t *many) start(as role, named []traversal.Candidate, at time.Time, random 
 	*t = many{role: as, tried: at, startAt: at, to: seen[0]}
 	switch as {
 	case opener:
-		t.closeAt = at.Add(openFor)
+		t.startAt = at.Add(openAfter)
+		t.closeAt = t.startAt.Add(openFor)
 	case sprayer:
-		t.startAt = at.Add(sprayLead)
 		t.ports = portsToProbe(seen, random)
 	}
 }
