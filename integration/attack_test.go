@@ -138,12 +138,12 @@ func TestStrangersAmplifyNothing(t *testing.T) {
 	for _, test := range tests {
 		for _, spoofed := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, spoofed %v", test.name, spoofed), func(t *testing.T) {
-				const count = 30
+				const count = 20
 				g.settle(0)
 				for range count {
 					g.attack(spoofed, test.make())
 				}
-				in, back, third := g.settle(100 * time.Millisecond)
+				in, back, third := g.settle(50 * time.Millisecond)
 				if in.Packets != count {
 					t.Fatalf("%d packets have come, of %d", in.Packets, count)
 				}
@@ -264,4 +264,51 @@ func datagrams(frames []lab.Frame, from netip.Addr) map[byte][][]byte {
 		kinds[d[udpHeader]] = append(kinds[d[udpHeader]], d[udpHeader:length])
 	}
 	return kinds
+}
+
+// TestStrangersUseNoRelay takes what a member has sent through a relay, and sends it again from elsewhere: the relay passes
+// on nothing, to nobody.
+func TestStrangersUseNoRelay(t *testing.T) {
+	w := newWorld(t)
+	g := newGround(w)
+	invite := w.invite(g.home, "--uses", "2")
+	var ends []*lab.Node
+	var sites []*lab.Site
+	for _, name := range []string{"left", "right"} {
+		s := w.net.Site(name+"-site", lab.SiteConfig{V4: true, NAT: lab.Symmetric})
+		sites, ends = append(sites, s), append(ends, w.join(s.Host(name), invite))
+	}
+	w.waitPeers(g.home, ends[0], ends[1])
+	seen, err := g.home.Host.Capture("eth0")
+	w.must(err)
+	pings, err := ends[0].Host.Pinger(w.addr(ends[1]), lab.PingOptions{})
+	w.must(err)
+	w.eventually(15*time.Second, "the relay carries", func() error {
+		if s := pings.Stats(); s.Received < 50 {
+			return fmt.Errorf("%v", s)
+		}
+		return nil
+	})
+	pings.Stop()
+	frames := datagrams(seen.Frames(), sites[0].Public())[0xd3]
+	if len(frames) < 50 {
+		t.Fatalf("only %d relay frames were captured", len(frames))
+	}
+	carried := func() uint64 {
+		flows, err := w.net.Flows()
+		w.must(err)
+		return flows[lab.Flow{From: "home", To: "right-site"}].Packets
+	}
+	for _, spoofed := range []bool{false, true} {
+		g.settle(time.Second) // until the ends are quiet
+		before := carried()
+		g.attack(spoofed, frames...)
+		in, back, third := g.settle(100 * time.Millisecond)
+		if in.Packets < uint64(len(frames)) || back.Packets+third.Packets > 0 {
+			t.Errorf("spoofed %v: %+v of %d have come; %+v and %+v go out", spoofed, in, len(frames), back, third)
+		}
+		if passed := carried() - before; passed > uint64(len(frames))/4 {
+			t.Errorf("spoofed %v: the relay passed on %d of %d", spoofed, passed, len(frames))
+		}
+	}
 }

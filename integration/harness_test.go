@@ -279,10 +279,13 @@ type status struct {
 		MTU                int
 		Ready              bool
 	}
-	Peers []struct {
-		Name, State, Transport, Endpoint string
-		Addresses                        []netip.Addr
-	}
+	Peers []peerStatus
+}
+
+// peerStatus is how a node sees another.
+type peerStatus struct {
+	Name, State, Transport, Endpoint string
+	Addresses                        []netip.Addr
 }
 
 func (w *world) status(n *lab.Node) status {

@@ -155,6 +155,9 @@ func TestRelayHostile(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
+			if test.name == "passes small packets" && repeats(t) < 20 {
+				t.Skip("make soak runs it: data that is lost is found out alike, whatever its size")
+			}
 			var left []time.Duration
 			for i := range (repeats(t) + 2) / 3 {
 				t.Run(strconv.Itoa(i), func(t *testing.T) { left = append(left, newCarried(t, lab.Symmetric).leave(test.loss)) })

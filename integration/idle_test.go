@@ -1,0 +1,190 @@
+//go:build linux
+
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"meshd/integration/lab"
+)
+
+const (
+	idleRate  = 1000                    // bytes/s that an idle member may send on its uplink in total, headers of IP and UDP included
+	idleFirst = 1500 * time.Millisecond // from need to the first answer, questions for neighbours included
+)
+
+// sessionEnd is after which time sessions have ended that nobody uses, and a little more.
+const sessionEnd = 200 * time.Second
+
+// idleMembers is how many there are: 16, or what MESHD_MEMBERS says. (100 take a minute to build on two cores.)
+func idleMembers() int {
+	if n, err := strconv.Atoi(os.Getenv("MESHD_MEMBERS")); err == nil && n > 1 {
+		return n
+	}
+	return 16
+}
+
+// TestIdleBehindNATs lets members behind NATs do nothing, counts what leaves their sites, and then lets pairs of them meet.
+// With many repeats (`make soak`) it waits until nothing is left of joining. Else it starts all members anew, soon after
+// which more sessions are alive than there will be, and holds them to more.
+func TestIdleBehindNATs(t *testing.T) {
+	w := newWorld(t)
+	home := w.net.Host("home", lab.HostConfig{V4: true})
+	second := w.net.Host("second", lab.HostConfig{V4: true})
+	var sites []*lab.Site
+	var nodes []*lab.Node
+	members := idleMembers()
+	for i := range members {
+		name := fmt.Sprintf("member-%d", i+1)
+		s := w.net.Site(name, lab.SiteConfig{V4: true, NAT: lab.Home})
+		sites = append(sites, s)
+		nodes = append(nodes, w.quietNode(s.Host(name)))
+	}
+	w.must(w.lab.Ready(w.within(2 * time.Minute)))
+	start := time.Now()
+	founder := w.found(home)
+	invite := w.invite(founder, "--uses", strconv.Itoa(members+1))
+	w.join(second, invite)
+	w.joinAll(invite, nodes, nil)
+	w.eventually(2*time.Minute, "all know all", func() error {
+		for _, n := range nodes {
+			if s := w.status(n); len(s.Peers) != members+1 {
+				return fmt.Errorf("%s knows %d of %d", n.Host.Name(), len(s.Peers), members+1)
+			}
+		}
+		return nil
+	})
+	t.Logf("%d members know each other after %v", members+2, round(time.Since(start)))
+	patient, most := repeats(t) >= 20, idleRate
+	if patient {
+		time.Sleep(sessionEnd) // nothing happens, which is what it is for
+	} else {
+		w.restart(nodes)
+		most *= 3
+	}
+	w.rest(sites, nodes[0].Host, float64(most))
+	w.strangersMeet(nodes, !patient)
+}
+
+// rest measures what each site sends while nothing happens, and what the packets of one of the hosts are. Whatever the
+// start has left behind has its time to end before.
+func (w *world) rest(sites []*lab.Site, one *lab.Host, most float64) {
+	w.Helper()
+	rates := func(d time.Duration) []float64 {
+		before := make([]lab.Counters, len(sites))
+		var err error
+		for i, s := range sites {
+			before[i], err = s.Counters()
+			w.must(err)
+		}
+		start := time.Now()
+		time.Sleep(d) // what is measured is so long a time of rest
+		all := make([]float64, len(sites))
+		for i, s := range sites {
+			after, err := s.Counters()
+			w.must(err)
+			all[i] = float64(after.Out.Bytes-before[i].Out.Bytes) / time.Since(start).Seconds()
+		}
+		return all
+	}
+	var last []float64
+	for range 2 {
+		last = rates(5 * time.Second)
+		w.Logf("idle: the mean member sends %.0f bytes/s, the busiest %.0f", mean(last), slices.Max(last))
+		if slices.Max(last) < most*3/4 {
+			break
+		}
+	}
+	seen, err := one.Capture("eth0")
+	w.must(err)
+	last = rates(idleTime)
+	w.Logf("%s sends in %v: %s", one.Name(), idleTime, packets(seen.Frames()))
+	w.must(seen.Close())
+	w.Logf("idle for %v: the mean member sends %.0f bytes/s, the busiest %.0f", idleTime, mean(last), slices.Max(last))
+	for i, rate := range last {
+		if rate > most {
+			w.Errorf("%s sends %.0f bytes/s, want %.0f at most", sites[i].Name(), rate, most)
+		}
+	}
+}
+
+// packets counts UDP datagrams that were sent, and their bytes from the IP header on, by what they are.
+func packets(frames []lab.Frame) string {
+	names := map[byte]string{1: "initiation", 2: "response", 3: "cookie", 4: "data", 0xd1: "hello", 0xd2: "probe", 0xd3: "relay"}
+	count := make(map[string]lab.Count)
+	for _, f := range frames {
+		const ipv4Header, udpHeader = 20, 8
+		if !f.Out || len(f.Data) <= 14+ipv4Header+udpHeader || f.Data[12] != 8 || f.Data[13] != 0 || f.Data[23] != 17 {
+			continue
+		}
+		payload := f.Data[14+ipv4Header+udpHeader:]
+		name := names[payload[0]]
+		switch {
+		case name == "relay" && len(payload) > 8:
+			name += " of " + names[payload[8]]
+		case name == "":
+			name = "STUN or other"
+		}
+		sum := count[name]
+		count[name] = lab.Count{Packets: sum.Packets + 1, Bytes: sum.Bytes + uint64(len(f.Data)-14)}
+	}
+	return fmt.Sprintf("%+v", count)
+}
+
+func mean(all []float64) float64 {
+	sum := 0.0
+	for _, x := range all {
+		sum += x
+	}
+	return sum / float64(len(all))
+}
+
+// strangersMeet lets pairs that have no session exchange a first ping. Where the kernels are kept from asking for
+// neighbours, they are told.
+func (w *world) strangersMeet(nodes []*lab.Node, tell bool) {
+	w.Helper()
+	nodes = slices.Clone(nodes)
+	rand.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
+	var first []time.Duration
+	warm := 0
+	for i := 0; i+1 < len(nodes) && len(first) < 20; i += 2 {
+		a, b := nodes[i], nodes[i+1]
+		to, connected := w.of(a, b)
+		if connected {
+			warm++
+			continue
+		}
+		if tell {
+			w.must(errors.Join(neighbour(a, b, to, w.mac(b)), neighbour(b, a, w.addr(a), w.mac(a))))
+		}
+		s, err := a.Host.Ping(w.within(20*time.Second), to, 100, lab.PingOptions{})
+		w.must(err)
+		if s.Received == 0 {
+			w.Errorf("%s does not reach %s: %v", a.Host.Name(), b.Host.Name(), s)
+			continue
+		}
+		first = append(first, s.First)
+	}
+	w.Logf("%d pairs had a session already", warm)
+	quantiles(w.T, "first answer", first, 0.95, idleFirst)
+}
+
+// of is another member's address, and whether there is a session with it.
+func (w *world) of(n, other *lab.Node) (netip.Addr, bool) {
+	w.Helper()
+	for _, p := range w.status(n).Peers {
+		if p.Name == other.Host.Name() {
+			return p.Addresses[0], p.State == "direct" || p.State == "relayed"
+		}
+	}
+	w.Fatalf("%s does not know %s", n.Host.Name(), other.Host.Name())
+	return netip.Addr{}, false
+}
