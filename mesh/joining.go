@@ -165,7 +165,9 @@ func (n *Node) checkEntries(ctx context.Context, e *entryPoints) error {
 	if e.invite != nil && (keys.Trust{Root: e.invite.Root}).NetworkID() != n.state.membership.trust().NetworkID() {
 		return errors.New("join: the invite is of another network than this node's; use another --state for a second network")
 	}
-	_, _, err := n.meetFirst(ctx, n.waysTo(e, joinPatience), n.hello())
+	limited, cancel := context.WithTimeout(ctx, joinPatience) // ssh too: nobody waits for it here
+	defer cancel()
+	_, _, err := n.meetFirst(limited, n.waysTo(e, joinPatience), n.hello())
 	if errors.Is(err, hello.ErrWrongNetwork) {
 		return fmt.Errorf("join: this node is a member of another network; use another --state for a second one: %w", err)
 	}
