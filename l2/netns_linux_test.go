@@ -9,13 +9,10 @@ import (
 	"slices"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
-
-const patience = 10 * time.Second
 
 // network is a fresh network namespace; do runs in it.
 type network struct {

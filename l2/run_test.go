@@ -16,6 +16,8 @@ import (
 	"meshd/l2/l2test"
 )
 
+const patience = 10 * time.Second
+
 var broadcast = l2.MAC{255, 255, 255, 255, 255, 255}
 
 // cable is a port whose other end is a remote of another switch.

@@ -54,20 +54,34 @@ func (l *Lane) offer(b *batch) {
 
 // sealFeatures needs l.mu.
 func (l *Lane) sealFeatures(key *wireguard.Keypair, to *route, flags byte) {
-	msg := [featuresLen]byte{controlFeatures, flags, byte(l.remote.engine.features)}
-	l.seal(key, to, inner.Header{Kind: inner.KindControl}, nil, msg[:])
+	msg := appendFeatures(nil, l.remote.engine.features, flags)
+	l.seal(key, to, inner.Header{Kind: inner.KindControl}, nil, msg)
+}
+
+func appendFeatures(dst []byte, features uint32, flags byte) []byte {
+	return append(dst, controlFeatures, flags, byte(features))
+}
+
+// parseFeatures reads what appendFeatures wrote. What may follow, and unknown bits, are
+// for later versions.
+func parseFeatures(body []byte) (features uint32, answer, ok bool) {
+	if len(body) < featuresLen || body[0] != controlFeatures {
+		return 0, false, false
+	}
+	return uint32(body[2]), body[1]&flagAnswer != 0, true
 }
 
 // features takes what the remote says of itself under a key. The answer goes under
 // the same key.
 func (rx *receiver) features(from keyEntry, body []byte) {
 	r := from.remote
-	if Class(r.class.Load()) != Member || len(body) < featuresLen {
+	features, answer, ok := parseFeatures(body)
+	if Class(r.class.Load()) != Member || !ok {
 		rx.engine.counts.Malformed.Add(1)
 		return
 	}
-	from.key.Far.Features.Store(uint32(body[2]))
-	if body[1]&flagAnswer == 0 { // it is one
+	from.key.Far.Features.Store(features)
+	if !answer { // it is one
 		from.key.Far.Settled.Store(true)
 		return
 	}
