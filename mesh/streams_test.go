@@ -166,9 +166,11 @@ func TestStreamsComeAndGo(t *testing.T) {
 		defer unblock()
 		began := time.Now()
 		stop := make(chan struct{})
+		var traffic sync.WaitGroup
+		defer traffic.Wait()
 		defer close(stop)
 		to := home.mac()
-		go func() { // something is in use
+		traffic.Go(func() { // something is in use
 			for i := uint32(0); ; i++ {
 				select {
 				case <-stop:
@@ -177,7 +179,7 @@ func TestStreamsComeAndGo(t *testing.T) {
 					away.send(to, i)
 				}
 			}
-		}()
+		})
 		away.waitWay("home", "tcp", 5*time.Second)
 		home.waitWay("away", "tcp", 5*time.Second)
 		t.Logf("over TLS %v after UDP was blocked", time.Since(began))
