@@ -130,18 +130,7 @@ func netcheckRows(r *api.Netcheck) []row {
 		}
 	}
 	for _, router := range r.Routers {
-		protocols := strings.Join(router.Protocols, " ")
-		if protocols == "" {
-			protocols = "no protocol to open ports"
-		}
-		text := router.Addr + ": " + protocols
-		if router.Mapped != "" {
-			text += ", " + router.Mapped + " mapped by " + router.Used
-		}
-		if router.DoubleNAT {
-			text += ", which is not public: there is another NAT behind it"
-		}
-		fact(router.Family, "router", text, plain)
+		fact(router.Family, "router", routerText(router), plain)
 	}
 	for _, p := range r.NAT64 {
 		fact("ipv6", "nat64", p.String(), plain)
@@ -154,6 +143,22 @@ func netcheckRows(r *api.Netcheck) []row {
 		rows = append(rows, row{{"server", bold}, {clean(s.Addr), plain}, {clean(text), c}})
 	}
 	return rows
+}
+
+// routerText is what a router does for us.
+func routerText(router api.Router) string {
+	protocols := strings.Join(router.Protocols, " ")
+	if protocols == "" {
+		protocols = "no protocol to open ports"
+	}
+	text := router.Addr + ": " + protocols
+	if router.Mapped != "" {
+		text += ", " + router.Mapped + " mapped by " + router.Used
+	}
+	if router.DoubleNAT {
+		text += ", which is not public: there is another NAT behind it"
+	}
+	return text
 }
 
 // behaviourColour warns of NATs that cannot be punched.
