@@ -14,6 +14,7 @@
 //	candidate.go one address: its pings, round trips, signs of life
 //	judge.go     which are up, which is active
 //	schedule.go  what to ping, and when
+//	call.go      what the remote has asked for, what this host cannot send
 //	quiet.go     how long a pause may be
 //	mtu.go       how large packets may be
 //

@@ -101,17 +101,6 @@ func (t *Table) Learn(addr netip.AddrPort, now time.Time) {
 	}
 }
 
-// Call has addresses probed at once, as the remote, which is there, has asked for.
-// Each keeps to its budget.
-func (t *Table) Call(addrs []netip.AddrPort, now time.Time) {
-	for _, addr := range addrs {
-		if c := t.add(addr, now); c != nil && !c.up {
-			c.learnt = later(c.learnt, now)
-			c.rouse()
-		}
-	}
-}
-
 // Vouch says that something secret that was sent to addr has come back: whoever
 // is there takes part. Its budget is whole again, so that an address that did not
 // answer for long is confirmed as soon as the remote is back.
@@ -171,20 +160,6 @@ func (t *Table) Pong(addr netip.AddrPort, transaction [12]byte, received uint32,
 func (t *Table) Up(addr netip.AddrPort) bool {
 	c := t.find(addr)
 	return c != nil && c.up
-}
-
-// Unsent says that the ping returned last to an address could not be sent: this host
-// has no route there. It does not count against the address.
-func (t *Table) Unsent(p Ping) {
-	c, i := t.pinged(p.Transaction)
-	if c == nil {
-		return
-	}
-	c.stuck = true
-	if c.pings[i].spent {
-		c.budget.refund(c.pings[i].over)
-		c.pings[i].spent = false
-	}
 }
 
 // Known reports whether an address is remembered.
