@@ -5,7 +5,6 @@ package peer
 import (
 	"net/netip"
 	"runtime"
-	"slices"
 	"testing"
 	"time"
 
@@ -99,15 +98,14 @@ func TestForwardCost(t *testing.T) {
 		}
 		rx.sendForwarded()
 	}
-	var ratios []float64
-	for range 7 {
-		a, b := round(least), round(ours)
-		ratios = append(ratios, float64(b)/float64(a))
+	bestLeast, bestOurs := round(least), round(ours)
+	for range 8 { // the least of each: what else the machine does only adds
+		bestLeast, bestOurs = min(bestLeast, round(least)), min(bestOurs, round(ours))
 	}
-	slices.Sort(ratios)
-	t.Logf("%.2f times the CPU time of the least forwarder (%.2f to %.2f)", ratios[3], ratios[0], ratios[6])
-	if ratios[3] > 1.3 {
-		t.Errorf("%.2f times the CPU time, want 1.3 at most", ratios[3])
+	ratio := float64(bestOurs) / float64(bestLeast)
+	t.Logf("%.2f times the CPU time of the least forwarder", ratio)
+	if ratio > 1.3 {
+		t.Errorf("%.2f times the CPU time, want 1.3 at most", ratio)
 	}
 	if n := rx.engine.counts.RelayRefused.Load() + rx.engine.counts.RelayDropped.Load(); n > 0 {
 		t.Errorf("%d refused or dropped", n)
