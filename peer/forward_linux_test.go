@@ -42,10 +42,11 @@ func TestForwardCost(t *testing.T) {
 	_, toA, _, _ := pair(t)
 	rx := &receiver{engine: toA.engine, now: time.Now()}
 	rx.stamp = toA.engine.stamp(rx.now)
-	toA.route.Store(&route{conn: via, addr: to.LocalAddr()})
+	next := &Remote{engine: toA.engine} // no engine looks after it
+	next.route.Store(&route{conn: via, addr: to.LocalAddr()})
 	const in, out, seg = 7, 9, 1460
 	rx.engine.circuits.Store(&circuits{legs: map[uint32]*leg{
-		in: {sources: []netip.AddrPort{from.LocalAddr()}, to: toA, out: relay.NewHeader(true, out), flow: &flow{}},
+		in: {sources: []netip.AddrPort{from.LocalAddr()}, to: next, out: relay.NewHeader(true, out), flow: &flow{}},
 	}})
 	data := make([]byte, 40*seg)
 	for at := 0; at < len(data); at += seg {
