@@ -424,7 +424,7 @@ func fixedParty(t testing.TB) (p *party, chain []byte) {
 	root.key, root.issuer = rootKey.Public().(ed25519.PublicKey), commonName(rootKey.Public().(ed25519.PublicKey))
 	p.root = &Root{"home", must(root.sign(root.root("home"), rootKey))(t), rootKey}
 	p.trust = Trust{p.root.Public()}
-	p.admin = &Identity{ed25519.NewKeyFromSeed(key(2)), wgtypes.Key(key(3)), wgtypes.Key(key(4))}
+	p.admin = &Identity{Sign: ed25519.NewKeyFromSeed(key(2)), WireGuard: wgtypes.Key(key(3)), Probe: wgtypes.Key(key(4))}
 	pub := p.admin.Public()
 	signer := body{[serialLength]byte{2}, spanFrom(p.now, signerLifetime), pub.Sign[:], root.issuer}
 	p.signer = must(NewSigner(p.admin, must(signer.sign(signer.signer(), rootKey))(t)))(t)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"math/big"
+	"sync"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
@@ -23,6 +24,8 @@ type Identity struct {
 	Sign      ed25519.PrivateKey // names the node, signs what it says
 	WireGuard wgtypes.Key        // sessions
 	Probe     wgtypes.Key        // probes of paths; never used for another purpose
+
+	public *Public // Public's answer, where it is known: it costs two scalar multiplications
 }
 
 // Public is the public half of an Identity. It can be compared with ==.
@@ -45,11 +48,21 @@ func NewIdentity() (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make probe key: %w", err)
 	}
-	return &Identity{Sign: sign, WireGuard: wireguard, Probe: probe}, nil
+	return withPublic(&Identity{Sign: sign, WireGuard: wireguard, Probe: probe}), nil
+}
+
+// withPublic keeps the public half. The keys must not change from then on.
+func withPublic(i *Identity) *Identity {
+	public := i.Public()
+	i.public = &public
+	return i
 }
 
 // Public is what others may know of the identity.
 func (i *Identity) Public() Public {
+	if i.public != nil {
+		return *i.public
+	}
 	return Public{
 		Sign:      [32]byte(i.Sign.Public().(ed25519.PublicKey)),
 		WireGuard: i.WireGuard.PublicKey(),
@@ -112,15 +125,19 @@ func lowOrder(key []byte) bool {
 	if err != nil {
 		return true
 	}
-	any := make([]byte, 32)
-	any[0] = 9
-	private, err := ecdh.X25519().NewPrivateKey(any)
-	if err != nil {
-		return true
-	}
-	_, err = private.ECDH(public)
+	_, err = anyScalar().ECDH(public)
 	return err != nil
 }
+
+// anyScalar is a private key that is none: it is the same for everybody. It is made
+// once, for making one costs as much as using it.
+var anyScalar = sync.OnceValue(func() *ecdh.PrivateKey {
+	private, err := ecdh.X25519().NewPrivateKey(append([]byte{9}, make([]byte, 31)...))
+	if err != nil {
+		panic(err) // it is 32 bytes long
+	}
+	return private
+})
 
 // checkSigningKey refuses Ed25519 keys of low order and encodings that are not
 // canonical. A point of low order stays one under the map to Montgomery form,
@@ -166,9 +183,9 @@ func parseIdentity(b []byte) (*Identity, error) {
 	if len(b) != 97 || b[0] != identityVersion {
 		return nil, fmt.Errorf("parse identity: %w", ErrCorrupt)
 	}
-	return &Identity{
+	return withPublic(&Identity{
 		Sign:      ed25519.NewKeyFromSeed(b[1:33]),
 		WireGuard: wgtypes.Key(b[33:65]),
 		Probe:     wgtypes.Key(b[65:97]),
-	}, nil
+	}), nil
 }

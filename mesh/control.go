@@ -223,6 +223,8 @@ func (n *Node) reconcileMember(id keys.NodeID, now time.Time) {
 	}
 	if m.epoch != d.NodeVersion.Epoch { // it has started anew
 		m.epoch, m.returned = d.NodeVersion.Epoch, true
+		m.left = false
+		s.schedule.neighbours = earlier(s.schedule.neighbours, now)
 	}
 	if s.segment != nil && m.port == nil {
 		m.port = s.segment.sw.Connect(d.ID.String(), lanes{m.remote}, n.allowFor(d))

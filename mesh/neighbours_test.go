@@ -61,3 +61,44 @@ func reached(graph map[keys.NodeID][]keys.NodeID, all []keys.NodeID, dead map[ke
 	}
 	return len(seen)
 }
+
+// Who is whose neighbour is mutual, nobody has more than the others, and one that comes changes little.
+func TestNeighboursAreMutual(t *testing.T) {
+	var all []keys.NodeID
+	for n := range 200 {
+		sum := sha256.Sum256([]byte(strconv.Itoa(n)))
+		all = append(all, keys.NodeID(sum[:16]))
+	}
+	out := all[199]
+	dead := all[50]
+	pick := func(all []keys.NodeID) map[[2]keys.NodeID]bool {
+		edges := map[[2]keys.NodeID]bool{}
+		for _, self := range all {
+			for _, p := range neighbours(self, all, func(id keys.NodeID) bool { return id == dead }) {
+				edges[[2]keys.NodeID{self, p}] = true
+			}
+		}
+		return edges
+	}
+	before, after := pick(all[:199]), pick(all)
+	changed := 0
+	for e := range after {
+		if e[1] == dead {
+			t.Fatal("one that is to be passed over is a neighbour")
+		}
+		if e[0] != dead && !after[[2]keys.NodeID{e[1], e[0]}] {
+			t.Fatalf("%v is a neighbour of %v and not the other way round", e[1], e[0])
+		}
+		if !before[e] && e[0] != out && e[1] != out {
+			changed++
+		}
+	}
+	for e := range before {
+		if !after[e] {
+			changed++
+		}
+	}
+	if changed > 2*12 {
+		t.Errorf("%d sessions of others change when one comes", changed)
+	}
+}

@@ -130,6 +130,8 @@ type schedule struct {
 	streams time.Time // a stream may be missing then; zero: none is
 	papers  time.Time // look at our own certificates
 
+	contacts time.Time // look whether those who relay to us are the right ones
+
 	neighbours time.Time // choose them anew
 
 	catchUp time.Time // ask those again who know more than we

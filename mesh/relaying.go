@@ -21,6 +21,8 @@ const (
 	// contactPatience is how long a contact may be away before another takes its
 	// place.
 	contactPatience = 5 * time.Second
+	// tidyEvery is how often it is looked at whether they are the right ones.
+	tidyEvery = 2 * time.Minute
 	// reachedFor is how long it counts that somebody came by himself.
 	reachedFor = time.Hour
 )
@@ -68,6 +70,9 @@ func (n *Node) keepContacts(now time.Time) []keys.NodeID {
 			s.contacts[i].seen = now
 		}
 	}
+	if now.After(s.schedule.contacts) {
+		n.tidyContacts(now)
+	}
 	if len(s.contacts) < wantedContacts {
 		n.addContacts(now)
 	}
@@ -76,6 +81,26 @@ func (n *Node) keepContacts(now time.Time) []keys.NodeID {
 		list = append(list, c.id)
 	}
 	return list
+}
+
+// tidyContacts gives up contacts from before the neighbours were known, where those
+// serve as well: else the first member of all would be everybody's contact.
+func (n *Node) tidyContacts(now time.Time) {
+	s := &n.state
+	s.schedule.contacts = now.Add(tidyEvery)
+	able := 0
+	for _, id := range s.neighbours {
+		if m := s.up[id]; m != nil && m.relays && len(m.contacts) == 0 {
+			able++
+		}
+	}
+	if able < wantedContacts || now.Sub(n.started) < tidyEvery {
+		return
+	}
+	s.contacts = slices.DeleteFunc(s.contacts, func(c contact) bool {
+		m := s.members[c.id]
+		return m == nil || !m.kept || len(m.contacts) > 0
+	})
 }
 
 // addContacts fills up the contacts: who can be reached by others first, then who
@@ -95,6 +120,12 @@ func (n *Node) addContacts(now time.Time) {
 		if st := m.remote.Status(); way.ClassOf(st.Endpoint) != way.Relayed {
 			list = append(list, candidate{id, len(m.contacts) > 0, st.RTT})
 		}
+	}
+	// Among the neighbours if they can be reached themselves: sessions with them are
+	// kept anyway, and one member is not everybody's contact.
+	able := slices.DeleteFunc(slices.Clone(list), func(c candidate) bool { return !s.members[c.id].kept || c.private })
+	if len(able) >= wantedContacts-len(s.contacts) {
+		list = able
 	}
 	slices.SortFunc(list, func(a, b candidate) int {
 		if a.private != b.private {

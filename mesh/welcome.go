@@ -185,7 +185,7 @@ func (n *Node) introduce(from *peer.Remote, msg []byte, now time.Time) {
 	}
 	self := n.self
 	if s.desk != nil && (signer.IsZero() || signer == self) {
-		for _, reply := range s.desk.ReceiveFrom(from.Public, at, msg, now) {
+		for _, reply := range s.desk.ReceiveFrom(from.Public, join.Origin{At: at}, msg, now) {
 			sendControl(from, kindJoin, []byte{joinDirect}, reply)
 		}
 		n.wake()
@@ -222,7 +222,7 @@ func (n *Node) signFor(introducer *peer.Remote, body []byte, now time.Time) {
 	if err != nil || n.state.desk == nil {
 		return
 	}
-	for _, reply := range n.state.desk.ReceiveFrom(carry.Joiner, carry.From, carry.Payload, now) {
+	for _, reply := range n.state.desk.ReceiveFrom(carry.Joiner, join.Origin{At: carry.From, By: introducer.ID}, carry.Payload, now) {
 		if back, err := (join.Back{Joiner: carry.Joiner.ID(), Payload: reply}).Marshal(); err == nil {
 			sendControl(introducer, kindJoin, []byte{joinBack}, back)
 		}

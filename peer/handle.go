@@ -108,9 +108,10 @@ func (e *Engine) handleProbe(d *datagram, now time.Time) {
 func (r *Remote) answerPing(m probe.Message, from netip.AddrPort, now time.Time) {
 	r.engine.noteReached(r, from, now)
 	unheard := r.paths.Unheard()
-	if r.mayLearn(from, now) {
-		r.paths.Learn(from, now)
+	if !r.mayLearn(from, now) {
+		return // replayed from everywhere, it seems: a forged source is none of ours to answer
 	}
+	r.paths.Learn(from, now)
 	if m.Flags&flagWant != 0 && r.ask(from, now) {
 		return
 	}

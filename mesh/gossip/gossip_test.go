@@ -115,7 +115,7 @@ func TestPartitionHeals(t *testing.T) {
 					w.settle(0)
 				}
 				w.setCut(nil)
-				t.Logf("healed after %v", w.settle(time.Minute))
+				t.Logf("healed after %v", w.settle(2*time.Minute))
 				w.stopAll()
 			})
 		})

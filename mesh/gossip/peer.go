@@ -34,7 +34,7 @@ const (
 	feedAgain    = 2 * time.Second
 	tellInterval = 5 * time.Second // our own incarnation goes to each peer we talk to
 	checkEvery   = 5 * time.Second // a suspect is asked
-	askInterval  = 30 * time.Second
+	askInterval  = 10 * time.Second
 	errandFor    = 2 * time.Second  // after a request to ping, a ping is on somebody's behalf
 	accuseAfter  = 15 * time.Second // without evidence of a neighbour, doubling while others vouch for it
 	accuseAtMost = time.Hour
@@ -216,18 +216,25 @@ func (t *table) checks(now time.Time, reachable func(keys.NodeID) bool) []*peer 
 	return out
 }
 
-// asks picks a member that memberlist has given up, so that it is asked whether it lives: memberlist never would, and two
-// halves of a network would stay apart for ever.
+// asks picks a member that memberlist has given up, or of whom nobody has told us that it lives, so that it is asked:
+// memberlist never would, and two halves of a network would stay apart for ever.
 func (t *table) asks(now time.Time) []*peer {
 	if since(t.asked, now) < askInterval {
 		return nil
 	}
 	t.asked = now
-	var dead []*peer
+	var dead, unsure []*peer
 	for _, p := range t.peers {
-		if p != t.self && !p.up && p.joined && p.left.IsZero() {
+		switch {
+		case p == t.self || !p.joined || !p.left.IsZero():
+		case !p.up:
 			dead = append(dead, p)
+		case !p.confirmed && since(p.heard, now) >= heardFor:
+			unsure = append(unsure, p)
 		}
+	}
+	if len(dead) == 0 {
+		dead = unsure
 	}
 	if len(dead) == 0 {
 		return nil

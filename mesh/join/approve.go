@@ -41,7 +41,7 @@ func (d *Desk) Requests(now time.Time) []Request {
 }
 
 func (p *pending) request() Request {
-	return Request{Words: slices.Clone(p.words), Name: p.name, ID: p.public.ID(), Since: p.since, From: p.from}
+	return Request{Words: slices.Clone(p.words), Name: p.name, ID: p.public.ID(), Since: p.since, From: p.from.At}
 }
 
 // Approve admits the request with exactly these words; no other handle is

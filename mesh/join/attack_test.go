@@ -422,13 +422,35 @@ func TestNames(t *testing.T) {
 	o.check(t, next, "laptop-4")
 }
 
+// A member that makes joiners up fills a quarter of the desk and no more.
+func TestIntroducerIsBounded(t *testing.T) {
+	o := newOffice(t)
+	refused := 0
+	for n := range 3 * maxCarried {
+		j := o.joiner(t, "x", nil)
+		msg, _ := j.Tick(o.now)
+		at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(n + 1)}), 1)
+		if o.desk.ReceiveFrom(j.public, Origin{At: at, By: keys.NodeID{1}}, msg, o.now)[0][0] == typeRefusal {
+			refused++
+		}
+	}
+	if refused != 2*maxCarried {
+		t.Errorf("%d of %d requests by one member are refused", refused, 3*maxCarried)
+	}
+	j := o.joiner(t, "x", nil)
+	msg, _ := j.Tick(o.now)
+	if o.desk.ReceiveFrom(j.public, Origin{By: keys.NodeID{2}}, msg, o.now)[0][0] != typeChallenge {
+		t.Error("another member's joiner is refused too")
+	}
+}
+
 func TestPendingIsBounded(t *testing.T) {
 	o := newOffice(t)
 	at := func(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 	commitFrom := func(from netip.AddrPort) []byte {
 		j := o.joiner(t, "x", nil)
 		msg, _ := j.Tick(o.now)
-		return o.desk.ReceiveFrom(j.public, from, msg, o.now)[0]
+		return o.desk.ReceiveFrom(j.public, Origin{At: from}, msg, o.now)[0]
 	}
 	for n := range maxFromOne + 1 {
 		reply := commitFrom(at(fmt.Sprintf("[2001:db8::%x]:%d", n+1, n+1000)))

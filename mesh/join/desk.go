@@ -15,7 +15,8 @@ const (
 	requestLife = 10 * time.Minute // for an admin
 	revealLife  = 30 * time.Second // for a commit to be followed by a reveal
 	maxPending  = 64
-	maxFromOne  = 8 // from one IPv4 address or IPv6 /64
+	maxFromOne  = 8  // from one IPv4 address or IPv6 /64
+	maxCarried  = 16 // by one member that introduces: it may make joiners up
 )
 
 // DeskConfig is what a desk needs.
@@ -44,7 +45,7 @@ type pending struct {
 	nonce      [32]byte
 	words      []string // nil until revealed
 	since      time.Time
-	from       netip.AddrPort
+	from       Origin
 	denied     bool
 }
 
@@ -65,11 +66,17 @@ func NewDesk(c DeskConfig) *Desk {
 // Receive takes a joiner's message and returns what to answer. The joiner's keys
 // are those that a hello has authenticated. What is no message gets no answer.
 func (d *Desk) Receive(joiner keys.Public, msg []byte, now time.Time) (reply [][]byte) {
-	return d.ReceiveFrom(joiner, netip.AddrPort{}, msg, now)
+	return d.ReceiveFrom(joiner, Origin{}, msg, now)
 }
 
-// ReceiveFrom is Receive with the joiner's address as its introducer sees it.
-func (d *Desk) ReceiveFrom(joiner keys.Public, from netip.AddrPort, msg []byte, now time.Time) (reply [][]byte) {
+// Origin is where a joiner's message comes from.
+type Origin struct {
+	At netip.AddrPort // the joiner's address as its introducer sees it
+	By keys.NodeID    // the member that carries it here; zero: the joiner is here itself
+}
+
+// ReceiveFrom is Receive with where the joiner is.
+func (d *Desk) ReceiveFrom(joiner keys.Public, from Origin, msg []byte, now time.Time) (reply [][]byte) {
 	d.forget(now)
 	switch kindOf(msg) {
 	case typeAsk:
@@ -121,7 +128,7 @@ func (d *Desk) asked(joiner keys.Public, a ask, r ref, now time.Time) [][]byte {
 }
 
 // committed opens a request by words.
-func (d *Desk) committed(joiner keys.Public, from netip.AddrPort, c commit, r ref, now time.Time) [][]byte {
+func (d *Desk) committed(joiner keys.Public, from Origin, c commit, r ref, now time.Time) [][]byte {
 	if code := d.admissible(joiner, c.Network, c.Name); code != 0 {
 		return one(refuse(r, code))
 	}
@@ -253,19 +260,16 @@ func (d *Desk) forget(now time.Time) {
 	}
 }
 
-// full says whether no more requests fit, at all or from there.
-func (d *Desk) full(from netip.AddrPort) bool {
-	if len(d.pending) >= maxPending {
-		return true
-	}
-	if !from.IsValid() {
-		return false
-	}
-	count := 0
+// full says whether no more requests fit, at all, from there or by that member.
+func (d *Desk) full(from Origin) bool {
+	there, carried := 0, 0
 	for _, p := range d.pending {
-		if p.from.IsValid() && way.Source(p.from.Addr()) == way.Source(from.Addr()) {
-			count++
+		if from.At.IsValid() && p.from.At.IsValid() && way.Source(p.from.At.Addr()) == way.Source(from.At.Addr()) {
+			there++
+		}
+		if !from.By.IsZero() && p.from.By == from.By {
+			carried++
 		}
 	}
-	return count >= maxFromOne
+	return len(d.pending) >= maxPending || there >= maxFromOne || carried >= maxCarried
 }

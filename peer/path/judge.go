@@ -12,7 +12,7 @@ const (
 	hopelessPong = 30 * time.Second        // the same for pongs alone
 	lostForDeath = 3                       // pings that must be lost for it
 	lostForDeaf  = 5
-	controlTest  = 5 * time.Second // of silence, after which a control message is expected to be answered
+	controlTest  = 5 * time.Second // of silence, after which a control message brings a ping along
 	quietTest    = time.Second     // of silence on the active path while data comes from elsewhere: test it
 
 	// A better path is taken when it is better by both, has been measured three

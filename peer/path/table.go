@@ -211,10 +211,11 @@ func (t *Table) Count(addr netip.AddrPort, sent uint32) {
 }
 
 // SentControl is Sent for a control message. Many of those are answers, or want
-// none: one is a test of the path only when that has been silent for a while.
+// none: that nothing comes back says nothing, and only when the path has been silent
+// for a while a ping goes along.
 func (t *Table) SentControl(now time.Time) {
 	if c := t.active; c != nil && now.Sub(c.heard) >= controlTest && c.waiting.IsZero() {
-		c.waiting = now
+		c.poked = true
 	}
 }
 
