@@ -465,6 +465,7 @@ func (n *Node) handleGoodbye(from *peer.Remote) {
 // goodbye tells everybody that we are leaving. It runs after the control
 // goroutine has ended.
 func (n *Node) goodbye() {
+	n.engine.Leave()
 	for _, m := range n.state.members {
 		if m.remote != nil && m.remote.Up() {
 			sendControl(m.remote, kindGoodbye)

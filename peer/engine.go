@@ -126,6 +126,7 @@ type control struct {
 	stun      *traversal.Responder
 	relay     relaying
 	loadUntil time.Time
+	leaving   bool     // nobody is answered any more
 	later     []func() // calls to the observer, made after the lock is given back
 }
 

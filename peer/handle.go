@@ -60,6 +60,9 @@ func (e *Engine) enqueueFrom(port udp.Conn, q chan *datagram, from netip.AddrPor
 // handleProbe answers a ping and takes a pong to the paths.
 func (e *Engine) handleProbe(d *datagram, now time.Time) {
 	defer datagrams.Put(d)
+	if e.control.leaving {
+		return
+	}
 	tag, ok := probe.Tag(d.bytes())
 	if !ok {
 		e.counts.Malformed.Add(1)
@@ -180,6 +183,9 @@ func (r *Remote) rekeyForOther(now time.Time) {
 // handleHandshake takes WireGuard's messages 1 to 3.
 func (e *Engine) handleHandshake(d *datagram, now time.Time) {
 	defer datagrams.Put(d)
+	if e.control.leaving {
+		return
+	}
 	c := &e.control
 	msg := d.bytes()
 	if len(e.handshakeQ) >= underLoadAt {

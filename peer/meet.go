@@ -112,6 +112,9 @@ func (e *Engine) finishMeeting(m *meeting) {
 // handleStranger takes hellos and STUN.
 func (e *Engine) handleStranger(d *datagram, now time.Time) {
 	defer datagrams.Put(d)
+	if e.control.leaving {
+		return
+	}
 	if udp.Classify(d.bytes()) == udp.KindSTUN {
 		e.handleSTUN(d, now)
 		return

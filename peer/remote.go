@@ -357,6 +357,10 @@ func (r *Remote) Release(virtual netip.AddrPort) {
 	})
 }
 
+// Leave has the engine answer nobody any more: whoever has been told goodbye must
+// not find the node alive for the moment until it has ended.
+func (e *Engine) Leave() { e.call(func(time.Time) { e.control.leaving = true }) }
+
 // Rest ends the session with a remote that said goodbye; the next use makes a new one.
 func (r *Remote) Rest() {
 	r.engine.call(func(now time.Time) {

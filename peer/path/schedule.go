@@ -18,6 +18,7 @@ const (
 	quietPing   = 25 * time.Second // and while none does, at most: many NATs take 30 s; see quiet.go
 	quietLeast  = 15 * time.Second // and at least
 	standbyPing = 15 * time.Second // on other paths that are up
+	spareHeld   = time.Minute      // on circuits and streams in reserve while none does: each ping costs their carrier four packets
 	busyFor     = 3 * time.Second  // after a frame, more are expected
 
 	burstSize  = 3                // quick pings to an unverified address
@@ -81,6 +82,8 @@ func (t *Table) due(c *candidate, now time.Time) (at time.Time, ok bool) {
 
 func (t *Table) dueUp(c *candidate, now time.Time) time.Time {
 	switch {
+	case c.held && c != t.active && !c.poked && !t.alarmed && !t.busy(now):
+		return c.pinged.Add(spareHeld)
 	case c == t.active && t.busy(now) && (c.lostPongs > 0 || c.loss.high > 0):
 		return c.pinged.Add(quick)
 	case c.held && c == t.active && t.busy(now):
