@@ -44,8 +44,13 @@ func TestShareFlags(t *testing.T) {
 		t.Errorf("defaults: %+v", c)
 	}
 	for _, args := range [][]string{
-		{"up", "--relay", "maybe"}, {"up", "--share-rate", "x"}, {"up", "--share-volume", "1GB/day"},
-		{"share", "--on", "--off"}, {"share", "--rate", ""}, {"share", "--volume", "much"}, {"share", "x"},
+		{"up", "--relay", "maybe"},
+		{"up", "--share-rate", "x"},
+		{"up", "--share-volume", "1GB/day"},
+		{"share", "--on", "--off"},
+		{"share", "--rate", ""},
+		{"share", "--volume", "much"},
+		{"share", "x"},
 	} {
 		if r := runIt(t, args...); r.status != 2 {
 			t.Errorf("%q: %+v", args, r)
