@@ -2,6 +2,7 @@ package peer_test
 
 import (
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -39,18 +40,18 @@ func TestForgetfulRouter(t *testing.T) {
 				contact.remote(a).Keep(true)
 				eventually(t, 5*time.Second, "a session", func() bool { return toContact.Up() && contact.remote(a).Up() })
 				time.Sleep(2 * time.Minute) // time to learn
-				sent := 0
+				var sent atomic.Int64
 				net.Tap(func(d udptest.Datagram) {
 					if d.From == a.host {
-						sent++
+						sent.Add(1)
 					}
 				})
 				time.Sleep(10 * time.Minute)
 				synctest.Wait()
-				if sent > c.packets {
-					t.Errorf("%d packets in ten quiet minutes", sent)
+				if sent.Load() > int64(c.packets) {
+					t.Errorf("%d packets in ten quiet minutes", sent.Load())
 				}
-				t.Logf("%d packets in ten quiet minutes", sent)
+				t.Logf("%d packets in ten quiet minutes", sent.Load())
 				missed := 0
 				for range 30 {
 					time.Sleep(7700 * time.Millisecond)
