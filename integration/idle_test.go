@@ -36,6 +36,7 @@ func idleMembers() int {
 // With many repeats (`make soak`) it waits until nothing is left of joining. Else it starts all members anew, soon after
 // which more sessions are alive than there will be, and holds them to more.
 func TestIdleBehindNATs(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	w := newWorld(t)
 	home := w.net.Host("home", lab.HostConfig{V4: true})
 	second := w.net.Host("second", lab.HostConfig{V4: true})
@@ -68,7 +69,7 @@ func TestIdleBehindNATs(t *testing.T) {
 		time.Sleep(sessionEnd) // nothing happens, which is what it is for
 	} else {
 		w.restart(nodes)
-		most *= 3
+		most *= 2
 	}
 	w.rest(sites, nodes[0].Host, float64(most))
 	w.strangersMeet(nodes, !patient)
