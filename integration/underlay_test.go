@@ -36,15 +36,18 @@ func TestSharedPrefix(t *testing.T) {
 		if !prefix.Contains(s.Self.Addresses[0]) {
 			t.Fatalf("%v is not in %v", s.Self.Addresses, prefix)
 		}
-		for _, p := range s.Peers {
-			at, err := netip.ParseAddrPort(p.Endpoint)
-			if p.State != "direct" || err != nil {
-				t.Errorf("%s reaches %s at %q, %s", n.Host.Name(), p.Name, p.Endpoint, p.State)
+		w.eventually(5*time.Second, n.Host.Name()+" reaches all directly", func() error {
+			for _, p := range w.status(n).Peers {
+				at, err := netip.ParseAddrPort(p.Endpoint)
+				if p.State != "direct" || err != nil {
+					return fmt.Errorf("%s at %q, %s", p.Name, p.Endpoint, p.State)
+				}
+				if p.Name == "home" && at.Addr() != h.Addr6() {
+					return fmt.Errorf("home at %v, which has %v", at, h.Addr6())
+				}
 			}
-			if p.Name == "home" && at.Addr() != h.Addr6() {
-				t.Errorf("%s reaches home at %v, which has %v", n.Host.Name(), at, h.Addr6())
-			}
-		}
+			return nil
+		})
 		for _, c := range [][]string{
 			{"-6", "route", "replace", "default", "via", w.addr(home).String(), "dev", "mesh0", "metric", "1"},
 			{"-6", "route", "get", h.Addr6().String()},
