@@ -36,7 +36,6 @@ func idleMembers() int {
 // With many repeats (`make soak`) it waits until nothing is left of joining. Else it starts all members anew, soon after
 // which more sessions are alive than there will be, and holds them to more.
 func TestIdleBehindNATs(t *testing.T) {
-	t.Parallel() // most of it is waiting
 	w := newWorld(t)
 	home := w.net.Host("home", lab.HostConfig{V4: true})
 	second := w.net.Host("second", lab.HostConfig{V4: true})

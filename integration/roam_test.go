@@ -312,7 +312,6 @@ func (s *numbered) Stop() lab.PingStats {
 
 // TestCarriedLaptop moves a laptop to and fro between two sites: a TCP connection and a login by ssh survive.
 func TestCarriedLaptop(t *testing.T) {
-	t.Parallel() // most of it is waiting
 	for _, family := range []struct {
 		name string
 		cfg  lab.SiteConfig
@@ -351,7 +350,6 @@ func TestCarriedLaptop(t *testing.T) {
 
 // TestFrozen stops a node for a while, as a laptop's lid or a busy hypervisor does.
 func TestFrozen(t *testing.T) {
-	t.Parallel() // most of it is waiting
 	pauses := []time.Duration{10 * time.Second}
 	if repeats(t) >= 20 {
 		pauses = append(pauses, 200*time.Second)
