@@ -69,7 +69,7 @@ func TestSharedPrefix(t *testing.T) {
 		}
 		return nil
 	})
-	if s := p.Stop(); s.Outage > 3*time.Second {
+	if s := p.Stop(); s.Outage > 1500*time.Millisecond {
 		t.Errorf("%v", s)
 	}
 	w.must(laptop.Interrupt())
