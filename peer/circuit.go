@@ -106,7 +106,7 @@ func (rx *receiver) forward(l *leg, data []byte, seg int) {
 	e := rx.engine
 	l.flow.offered.Add(uint64(len(data)))
 	to := l.to.route.Load()
-	if to == nil || !l.flow.share.Take(rx.stamp, len(data)) {
+	if to == nil || !l.flow.share.Take(rx.stamp, len(data), relay.CarriesData(data)) {
 		e.counts.RelayDropped.Add(1)
 		return
 	}

@@ -346,22 +346,22 @@ func (r *Remote) seek(wanted bool, now time.Time) time.Time {
 		return r.seekAt
 	}
 	if asking == 0 {
-		r.askRelays(wantedWays-open, now)
+		r.askRelays(open, now)
 	}
 	r.seekWait = min(max(2*r.seekWait, seekFirst), seekAtMost)
 	r.seekAt = now.Add(r.seekWait)
 	return r.seekAt
 }
 
-// leaveBad ends circuits on which data is lost or nothing comes back, unless they
-// are in use for want of another. It reports whether there were any.
+// leaveBad ends circuits on which data is lost while there is another path, and
+// those on which nothing comes back. It reports whether there were any.
 func (r *Remote) leaveBad(now time.Time) (left bool) {
 	c := &r.engine.control.relay
 	for key, held := range c.held {
 		if held != r {
 			continue
 		}
-		bad, dead := r.paths.Bad(virtual(key), now), r.paths.Dead(virtual(key))
+		bad, dead := r.paths.Confirmed() && r.paths.Bad(virtual(key), now), r.paths.Dead(virtual(key))
 		if bad || dead {
 			r.engine.log.Info("circuit left", "peer", r.ID.String(), "loses_data", bad)
 			c.book.Avoid(key, bad, now)
@@ -377,9 +377,9 @@ func (r *Remote) direct(now time.Time) bool {
 	return to != nil && way.ClassOf(to.addr) == way.Direct && !r.paths.Doubted(now)
 }
 
-// askRelays asks the best members for circuits to the remote, and makes sessions
-// with its contacts where there are none.
-func (r *Remote) askRelays(n int, now time.Time) {
+// askRelays asks the best members for circuits to the remote, of which some are
+// open, and makes sessions with its contacts where there are none.
+func (r *Remote) askRelays(open int, now time.Time) {
 	e := r.engine
 	book := e.control.relay.book
 	var list []relay.Candidate
@@ -401,12 +401,16 @@ func (r *Remote) askRelays(n int, now time.Time) {
 		}
 		list = append(list, relay.Candidate{
 			ID: x.ID, Contact: contact, Public: len(x.contacts) == 0, Far: len(link.Chain) > 0, RTT: link.RTT,
+			Poor: book.Poor(x.ID, r.ID, now),
 		})
 	}
 	relay.Rank(list)
 	for _, c := range list {
-		if n > 0 && book.Ask(c.ID, r.ID, now) {
-			n--
+		if c.Poor && open > 0 {
+			break // worse than the one there is
+		}
+		if open < wantedWays && book.Ask(c.ID, r.ID, now) {
+			open++
 			e.control.relay.wake = now
 		}
 	}

@@ -219,6 +219,30 @@ func TestHostileRelay(t *testing.T) {
 	}
 }
 
+// A relay that loses data is better than none.
+func TestOnlyRelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTriangle(t, 1)
+		w.chat(t)
+		eventually(t, 5*time.Second, "a circuit", func() bool { return w.via(w.a, w.b) == 0 })
+		time.Sleep(5 * time.Second)
+		var n, all atomic.Uint32
+		w.hostile(0, func(d udptest.Datagram) bool { return all.Load() > 0 || d.Data[8] == 4 && n.Add(1)%10 < 4 })
+		for range 30 {
+			time.Sleep(time.Second)
+			if w.via(w.a, w.b) != 0 {
+				t.Error("left for nothing")
+			}
+		}
+		all.Store(1)
+		time.Sleep(10 * time.Second)
+		all.Store(0)
+		before := len(w.b.received())
+		took := eventually(t, 5*time.Second, "frames again", func() bool { return len(w.b.received()) > before+10 })
+		t.Logf("back after %v", took)
+	})
+}
+
 // A move from a relay to a direct path that is much shorter keeps the order, and
 // loses nothing.
 func TestHandover(t *testing.T) {

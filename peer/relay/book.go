@@ -20,7 +20,8 @@ const (
 	// again, doubled for each failure in a row up to forgiveAtMost.
 	forgiveAfter  = 2 * time.Second
 	forgiveAtMost = time.Minute
-	// avoidFor is how long one is not asked again that lost data.
+	// avoidFor is how long one that lost data is not asked again while there is
+	// another.
 	avoidFor = 5 * time.Minute
 	// goodFor is how long a circuit has to have been there for that to begin anew.
 	goodFor = 30 * time.Second
@@ -61,10 +62,12 @@ type entry struct {
 	needed  time.Time // asked: last said to be
 }
 
-// failure is how often a relay could not serve a pair in a row.
+// failure is how often a relay could not serve a pair in a row, and whether it has
+// lost the pair's data.
 type failure struct {
 	until time.Time
 	wait  time.Duration
+	poor  time.Time // until when it counts as one that loses data
 }
 
 // NewBook makes an empty book.
@@ -96,6 +99,12 @@ func (b *Book) Failed(through, other keys.NodeID, now time.Time) bool {
 	return now.Before(b.failed[pair{through, other}].until)
 }
 
+// Poor reports whether a relay has lost a pair's data lately: it is better than
+// none, and than nothing else.
+func (b *Book) Poor(through, other keys.NodeID, now time.Time) bool {
+	return now.Before(b.failed[pair{through, other}].poor)
+}
+
 // asked finds the circuit through a relay that we asked for.
 func (b *Book) asked(through, other keys.NodeID) *entry {
 	for _, e := range b.ways {
@@ -121,14 +130,14 @@ func (b *Book) Need(other keys.NodeID, now time.Time) {
 }
 
 // Avoid ends a circuit over which nothing comes, and its relay is not asked again
-// for a while; a long while when it is bad: it lost data on purpose, or for want of
-// capacity.
+// for a while. One that is bad, that lost data on purpose or for want of capacity,
+// is a poor one for long.
 func (b *Book) Avoid(key uint64, bad bool, now time.Time) {
 	for _, e := range b.ways {
 		if e.Key == key {
 			b.fail(e, now)
 			if f := b.failed[pair{e.Relay, e.Other}]; bad {
-				f.until = now.Add(avoidFor)
+				f.poor = now.Add(avoidFor)
 				b.failed[pair{e.Relay, e.Other}] = f
 			}
 			b.remove(e, Ended, true)
@@ -271,7 +280,7 @@ func (b *Book) Tick(now time.Time) (wake time.Time) {
 		b.advance(e, now)
 	}
 	for key, f := range b.failed {
-		if now.Sub(f.until) > forgiveAtMost {
+		if now.Sub(f.until) > forgiveAtMost && now.After(f.poor) {
 			delete(b.failed, key)
 		}
 	}
@@ -296,7 +305,7 @@ func (b *Book) advance(e *entry, now time.Time) {
 		b.fail(e, now)
 		b.remove(e, Unreachable, true)
 	default:
-		if e.open && now.Sub(e.since) > goodFor {
+		if e.open && now.Sub(e.since) > goodFor && !b.Poor(e.Relay, e.Other, now) {
 			delete(b.failed, pair{e.Relay, e.Other})
 		}
 		b.send(e.Relay, message{kind: kindOpen, ticket: e.ticket, other: e.Other})

@@ -14,6 +14,7 @@ type Candidate struct {
 	Contact bool          // the other end has announced it as a contact of its own
 	Public  bool          // it can be reached directly by anybody, as far as it says
 	Far     bool          // it is itself reached through a relay
+	Poor    bool          // it has lost the pair's data lately
 	RTT     time.Duration // to it and, where that is known, on to the other end
 	Rate    uint64        // it offered, bytes per second; 0: no limit or not known
 }
@@ -43,6 +44,9 @@ func (c Candidate) tier() int {
 	}
 	if c.Far {
 		tier += 3
+	}
+	if c.Poor {
+		tier += 6
 	}
 	return tier
 }

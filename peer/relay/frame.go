@@ -16,6 +16,9 @@ const (
 	HeaderLen = 8
 
 	frameKind = 0xd3
+	// transportKind is the first byte of WireGuard's transport messages (PROTOCOL.md,
+	// section 1).
+	transportKind = 4
 	version   = 1
 )
 
@@ -58,4 +61,13 @@ func Is(datagram []byte) bool { return datagram[0] == frameKind }
 // Is reports whether b begins with this header and has something inside.
 func (h Header) Is(b []byte) bool {
 	return len(b) > HeaderLen && binary.BigEndian.Uint64(b) == uint64(h)
+}
+
+// CarriesData reports whether what is on a circuit, or on circuits inside it, is
+// data and not a probe or handshake: a WireGuard transport message.
+func CarriesData(datagram []byte) bool {
+	for len(datagram) > HeaderLen && Is(datagram) {
+		datagram = datagram[HeaderLen:]
+	}
+	return datagram[0] == transportKind
 }

@@ -14,6 +14,10 @@ const (
 	burstFor = 100 * time.Millisecond
 	// burstLeast is what it may be ahead in any case: two full batches.
 	burstLeast = 128 << 10
+	// reserve is how much of a second of its share a pair's probes and handshakes
+	// may be ahead when data may not: else a pair that wants more than its share
+	// would lose as many of those, and take the relay for dead.
+	reserve = 250 * time.Millisecond
 )
 
 // Bucket holds one pair to its share, without a lock: what it admits is off by no
@@ -27,15 +31,16 @@ type Bucket struct {
 // Limit sets the share, in bytes per second; 0 is no limit.
 func (b *Bucket) Limit(rate uint64) { b.rate.Store(rate) }
 
-// Take reports whether n bytes may pass at a time in nanoseconds.
-func (b *Bucket) Take(now int64, n int) bool {
+// Take reports whether n bytes may pass at a time in nanoseconds; data does not
+// get at the reserve.
+func (b *Bucket) Take(now int64, n int, data bool) bool {
 	rate := b.rate.Load()
 	if rate == 0 {
 		return true
 	}
 	ahead := max(int64(burstFor), int64(burstLeast*uint64(time.Second)/rate))
 	used := max(b.used.Load(), now-ahead)
-	if used > now {
+	if used > now && (data || used > now+int64(reserve)) {
 		return false
 	}
 	b.used.Store(used + int64(uint64(n)*uint64(time.Second)/rate))

@@ -59,7 +59,7 @@ func TestDivideIsFair(t *testing.T) {
 
 func TestBucket(t *testing.T) {
 	var b Bucket
-	if !b.Take(1, 1<<30) {
+	if !b.Take(1, 1<<30, true) {
 		t.Fatal("no limit, and refused")
 	}
 	const rate = 10_000_000
@@ -67,7 +67,7 @@ func TestBucket(t *testing.T) {
 	start := int64(time.Hour)
 	passed := 0
 	for now := start; now < start+int64(10*time.Second); now += int64(time.Millisecond) {
-		if b.Take(now, 20_000) { // twice the rate
+		if b.Take(now, 20_000, true) { // twice the rate
 			passed += 20_000
 		}
 	}
@@ -76,11 +76,70 @@ func TestBucket(t *testing.T) {
 	}
 	// A pause is good for a burst and no more.
 	burst := 0
-	for b.Take(start+int64(time.Hour), 1000) {
+	for b.Take(start+int64(time.Hour), 1000, true) {
 		burst += 1000
 	}
 	if burst > rate/5 || burst < burstLeast {
 		t.Errorf("burst of %d bytes", burst)
+	}
+}
+
+// A pair that offers many times its share keeps its probes, and gets no more than
+// its share for that.
+func TestBucketReserve(t *testing.T) {
+	const rate = 100_000
+	var b Bucket
+	b.Limit(rate)
+	start := int64(time.Hour)
+	data, probes, lost := 0, 0, 0
+	for now := start; now < start+int64(60*time.Second); now += int64(time.Millisecond) {
+		if b.Take(now, 1200, true) { // twelve times the rate
+			data += 1200
+		}
+		if now%int64(50*time.Millisecond) == 0 {
+			if probes++; !b.Take(now, 100, false) {
+				lost++
+			}
+		}
+	}
+	if lost > 0 {
+		t.Errorf("%d of %d probes lost", lost, probes)
+	}
+	if data > 60*rate+burstLeast {
+		t.Errorf("%d bytes of data in 60 s", data)
+	}
+	// What says that it is a probe is held to the share all the same.
+	passed := 0
+	for now := start + int64(time.Hour); now < start+int64(time.Hour+time.Minute); now += int64(time.Millisecond) {
+		if b.Take(now, 1200, false) {
+			passed += 1200
+		}
+	}
+	if most := 60*rate + burstLeast + rate; passed > most {
+		t.Errorf("%d bytes passed as probes in 60 s, more than %d", passed, most)
+	}
+}
+
+func TestCarriesData(t *testing.T) {
+	header := func(inside []byte) []byte {
+		b := append(make([]byte, HeaderLen), inside...)
+		NewHeader(false, 7).Put(b)
+		return b
+	}
+	for name, c := range map[string]struct {
+		datagram []byte
+		want     bool
+	}{
+		"data":                     {header([]byte{4, 0, 0, 0}), true},
+		"probe":                    {header([]byte{0xd2}), false},
+		"initiation":               {header([]byte{1, 0, 0, 0}), false},
+		"data on two circuits":     {header(header([]byte{4})), true},
+		"a probe on three":         {header(header(header([]byte{0xd2, 4}))), false},
+		"a header with no more in": {header(header(nil)), false},
+	} {
+		if got := CarriesData(c.datagram); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }
 
