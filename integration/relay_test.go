@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -140,6 +141,14 @@ func TestRelayKilled(t *testing.T) {
 		c.resume(victim)
 	}
 	holdOutages(t, "outage after a relay's death", outages, 2*time.Second)
+	c.eventually(30*time.Second, "doctor says why the pair is relayed", func() error {
+		checks, _ := c.doctor(c.ends[0])
+		why := checks["pair "+c.ends[1].Host.Name()]
+		if why.State != "warning" || !strings.Contains(why.Text, "the NATs here and there are both") || !strings.Contains(why.Remedy, "UPnP") {
+			return fmt.Errorf("it says %+v", why)
+		}
+		return nil
+	})
 }
 
 // TestRelayHostile lets a relay that a pair uses do worse and worse: it is left.

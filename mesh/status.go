@@ -93,7 +93,7 @@ func (n *Node) describe(d *directory.Member, m *member, now time.Time) api.Peer 
 		Addresses: addrsOf(ownAddresses(d.ID, n.prefixes())), MAC: macOf(d.ID).String(),
 		State: n.peerState(m, st, now), Via: []string{}, Paths: []api.Path{},
 		TxBytes: st.TxBytes, RxBytes: st.RxBytes, TxBPS: m.tx.bps, RxBPS: m.rx.bps,
-		LastSeen: st.LastHeard.UTC(), LastHandshake: st.LastHandshake.UTC(),
+		LastSeen: st.LastHeard.UTC(), LastHandshake: st.LastHandshake.UTC(), NATMapping: st.NAT.String(),
 	}
 	if st.Up {
 		p.Transport, p.Endpoint, p.Via = n.wayTo(st, st.Endpoint)

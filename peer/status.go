@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"meshd/keys"
+	"meshd/nat-traversal"
 	"meshd/peer/path"
 )
 
@@ -42,6 +43,7 @@ type Status struct {
 	Observed      netip.AddrPort
 	Paths         []path.PathState
 	Via           map[netip.AddrPort]Via // of those among the paths that are relayed
+	NAT           traversal.Mapping      // in front of the remote, as it said when a direct path was sought
 	TxBytes       uint64                 // of Ethernet frames
 	RxBytes       uint64
 	Dropped       uint64 // frames that could not be sent or taken
@@ -63,6 +65,7 @@ func (r *Remote) Status() Status {
 		Observed:      r.observed,
 		Failing:       r.paths.Failing(r.engine.now()),
 		Paths:         r.paths.Snapshot(),
+		NAT:           r.punch.RemoteNAT(),
 		TxBytes:       r.txBytes.Load(),
 		RxBytes:       r.rxBytes.Load(),
 		Dropped:       r.drops.Load(),

@@ -99,6 +99,9 @@ type Peer struct {
 	RxBytes uint64 `json:"rx_bytes"`
 	TxBPS   uint64 `json:"tx_rate_bps"`
 	RxBPS   uint64 `json:"rx_rate_bps"`
+	// NATMapping is the mapping behaviour of the NAT in front of it, in the words of NAT.Mapping: as the member
+	// said when a direct path was sought, and unknown before.
+	NATMapping string `json:"nat_mapping"`
 	// LastSeen and LastHandshake are absent when there was none.
 	LastSeen      time.Time `json:"last_seen,omitzero"`
 	LastHandshake time.Time `json:"last_handshake,omitzero"`

@@ -80,21 +80,27 @@ func TestPairs(t *testing.T) {
 		return api.Peer{Name: name, State: state, Via: []string{"hub"}}
 	}
 	for _, test := range []struct {
-		name, mapping, says string
-		udp                 bool
-		kind                api.EndpointKind
+		name, mapping, there, says string
+		udp                        bool
+		kind                       api.EndpointKind
 	}{
-		{"symmetric", "address-and-port-dependent", "each member another port", true, api.EndpointHost},
-		{"symmetric, mapped", "address-and-port-dependent", "on the other side", true, api.EndpointMapped},
-		{"punchable", "endpoint-independent", "other side", true, api.EndpointHost},
-		{"no NAT", "none", "no NAT here", true, api.EndpointHost},
-		{"blocked", "unknown", "no UDP passes", false, api.EndpointHost},
+		{"symmetric", "address-and-port-dependent", "endpoint-independent", "here is address-and-port-dependent", true, api.EndpointHost},
+		{"symmetric, mapped", "address-and-port-dependent", "unknown", "on the other side", true, api.EndpointMapped},
+		{"symmetric here and there", "address-and-port-dependent", "address-dependent", "here and there", true, api.EndpointHost},
+		{"symmetric there", "endpoint-independent", "address-and-port-dependent", "there is address-and-port-dependent", true, api.EndpointHost},
+		{"symmetric there, mapped here", "endpoint-independent", "address-dependent", "other side is address-dependent", true, api.EndpointMapped},
+		{"punchable", "endpoint-independent", "unknown", "other side", true, api.EndpointHost},
+		{"punchable on both sides", "endpoint-independent", "endpoint-independent", "firewall", true, api.EndpointHost},
+		{"no NAT", "none", "", "no NAT here", true, api.EndpointHost},
+		{"no NAT on either side", "none", "none", "firewall there", true, api.EndpointHost},
+		{"blocked", "unknown", "unknown", "no UDP passes", false, api.EndpointHost},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := &api.Status{
 				Self:  api.Self{NAT: api.NAT{Mapping: test.mapping, UDP: test.udp}, Endpoints: []api.Endpoint{{Addr: "198.18.0.1:1", Kind: test.kind}}},
 				Peers: []api.Peer{peer("a", api.StateDirect), peer("b", api.StateRelayed), peer("c", api.StateOffline), peer("d", api.StateIdle)},
 			}
+			s.Peers[1].NATMapping = test.there
 			list := checkPairs(t.Context(), Config{Status: s, Port: 51830})
 			c := find(t, list, "pair b")
 			if c.State != api.CheckWarning || !strings.Contains(c.Text, test.says) || !strings.Contains(c.Text, "hub") || c.Remedy == "" {

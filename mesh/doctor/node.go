@@ -80,7 +80,7 @@ func checkPairs(_ context.Context, cfg Config) []api.Check {
 		case api.StateDirect:
 			direct++
 		case api.StateRelayed:
-			why, remedy := whyNotDirect(cfg.Status.Self, cfg.Port)
+			why, remedy := whyNotDirect(cfg.Status.Self, p, cfg.Port)
 			list = append(list, one("pair "+p.Name, api.CheckWarning, remedy, "relayed through %s: %s", orUnknown(strings.Join(p.Via, ", ")), why)...)
 		case api.StateConnecting:
 			list = append(list, one("pair "+p.Name, api.CheckWarning, "wait some seconds and look again", "connecting")...)
@@ -99,21 +99,60 @@ func checkPairs(_ context.Context, cfg Config) []api.Check {
 	return append(ok(name, "%s", summary), list...)
 }
 
-// whyNotDirect reasons from what is known of our side.
-func whyNotDirect(self api.Self, port uint16) (why, remedy string) {
+// whyNotDirect reasons from what is known of both sides.
+func whyNotDirect(self api.Self, p api.Peer, port uint16) (why, remedy string) {
+	here, there := self.NAT.Mapping, p.NATMapping
 	switch {
 	case !self.NAT.UDP:
 		return "no UDP passes between here and the others", "let UDP out in the firewall"
 	case mapped(self):
-		return "others can reach this host at a mapped or advertised address: the NAT or firewall is on the other side", "run meshd doctor there"
-	case self.NAT.Mapping == "address-and-port-dependent", self.NAT.Mapping == "address-dependent":
-		return "the NAT here is " + self.NAT.Mapping + ": it shows each member another port, so that only members with a public or mapped address can be reached directly",
+		return "others can reach this host at a mapped or advertised address: " + beyond(there), thereRemedy(p, port)
+	case dependent(here) && dependent(there):
+		return "the NATs here and there are both " + dependentMapping + ": each shows every member another port, and neither can be told the other's",
+			"on either side: " + forwardRemedy(port)
+	case dependent(here):
+		return "the NAT here is " + here + ": it shows each member another port, so that only members with a public or mapped address can be reached directly",
 			forwardRemedy(port)
-	case self.NAT.Mapping == "none":
-		return "there is no NAT here: it is a firewall here, or the NAT on the other side", "let UDP in at this port in the firewall; run meshd doctor on the other side"
+	case dependent(there):
+		return "the NAT there is " + there + ": it shows each member another port, and a firewall or NAT here lets only known ones in", thereRemedy(p, port)
+	case here == noMapping:
+		return "there is no NAT here: it is a firewall here, or " + beyond(there), "let UDP in at this port in the firewall; " + thereRemedy(p, port)
 	default:
-		return "the NAT here can be punched: the one on the other side cannot, or a firewall is in the way", "run meshd doctor on the other side"
+		return "the NAT here can be punched: " + beyond(there), thereRemedy(p, port)
 	}
+}
+
+// The words of api.NAT.Mapping that count here.
+const (
+	noMapping        = "none"
+	dependentMapping = "address- or port-dependent"
+	unknownMapping   = "unknown"
+)
+
+func dependent(mapping string) bool {
+	return mapping == "address-and-port-dependent" || mapping == "address-dependent"
+}
+
+// beyond is what is likely in the way on the other side.
+func beyond(there string) string {
+	switch there {
+	case "", unknownMapping:
+		return "the NAT or firewall is on the other side, which has not said yet what it is"
+	case noMapping:
+		return "there is no NAT on the other side, so a firewall there lets nothing in"
+	}
+	if dependent(there) {
+		return "the NAT on the other side is " + there
+	}
+	return "the NAT on the other side (" + there + ") can be punched as well, so a firewall is in the way on either side"
+}
+
+// thereRemedy is what can be done on the other side.
+func thereRemedy(p api.Peer, port uint16) string {
+	if dependent(p.NATMapping) {
+		return "on " + p.Name + ": " + forwardRemedy(port)
+	}
+	return "run meshd doctor on " + p.Name
 }
 
 func mapped(self api.Self) bool {

@@ -115,6 +115,10 @@ func (m *Machine) Seek(on bool, now time.Time) {
 // has just done so with another: each node does it with one at a time.
 func (m *Machine) Busy(busy bool) { m.manyBusy = busy }
 
+// RemoteNAT is the mapping behaviour of the NAT in front of the remote, as it said
+// in its last call or answer.
+func (m *Machine) RemoteNAT() traversal.Mapping { return m.remoteNAT }
+
 // Trying reports whether it tries many ports.
 func (m *Machine) Trying() bool { return m.many.running() }
 

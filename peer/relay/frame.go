@@ -19,7 +19,7 @@ const (
 	// transportKind is the first byte of WireGuard's transport messages (PROTOCOL.md,
 	// section 1).
 	transportKind = 4
-	version   = 1
+	version       = 1
 )
 
 // Header is the header of a datagram on a circuit, as one word: comparing and
