@@ -69,8 +69,12 @@ func (t *Table) RTT() time.Duration {
 	return t.active.rtt.smoothed
 }
 
-// Doubted says that a sign of life from the active path is overdue.
-func (t *Table) Doubted(now time.Time) bool { return t.active != nil && t.active.suspect(now) }
+// Doubted says that a sign of life from the active path is overdue, also after it
+// was asked for one: frames that want no answer are no reason for doubt.
+func (t *Table) Doubted(now time.Time) bool {
+	a := t.active
+	return a != nil && a.suspect(now) && (a.doubted || a.lostPongs > 0)
+}
 
 // Pinged reports whether a ping was sent to a host, at any port.
 func (t *Table) Pinged(host netip.Addr) bool {

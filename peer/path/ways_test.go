@@ -129,3 +129,39 @@ func endpoints(addrs ...string) (all []netip.AddrPort) {
 	}
 	return all
 }
+
+// Frames that get no answer put a path to the test, and only when that fails too
+// the path is in doubt.
+func TestDoubt(t *testing.T) {
+	table, now := wanted(), begin()
+	table.SetCandidates(endpoints(b1), now)
+	alive := map[string]time.Duration{b1: 20 * time.Millisecond}
+	now = drive(table, now, 5*time.Second, alive)
+	for range 20 { // as a host does that speaks to a multicast group
+		now = now.Add(100 * time.Millisecond) // the last answer has come
+		table.Used(now)
+		table.Sent(now)
+		for range 60 { // sooner than the tests of a busy path's size
+			pings, _ := table.Tick(now)
+			if table.Doubted(now) {
+				t.Fatal("in doubt because nobody answers a frame")
+			}
+			now = now.Add(10 * time.Millisecond)
+			for _, p := range pings {
+				table.Pong(p.Addr, p.Transaction, 0, now)
+			}
+		}
+	}
+	now = now.Add(100 * time.Millisecond)
+	table.Used(now)
+	table.Sent(now)
+	began := now
+	for !table.Doubted(now) {
+		if now = drive(table, now, 10*time.Millisecond, nil); now.Sub(began) > time.Second {
+			t.Fatal("a dead path is not in doubt after a second")
+		}
+	}
+	if now.Sub(began) < suspicion {
+		t.Errorf("in doubt after %v", now.Sub(began))
+	}
+}
