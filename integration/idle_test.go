@@ -151,12 +151,20 @@ func mean(all []float64) float64 {
 // neighbours, they are told.
 func (w *world) strangersMeet(nodes []*lab.Node, tell bool) {
 	w.Helper()
-	nodes = slices.Clone(nodes)
-	rand.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
+	var pairs [][2]*lab.Node
+	for i, a := range nodes {
+		for _, b := range nodes[:i] {
+			pairs = append(pairs, [2]*lab.Node{a, b})
+		}
+	}
+	rand.Shuffle(len(pairs), func(i, j int) { pairs[i], pairs[j] = pairs[j], pairs[i] })
 	var first []time.Duration
 	warm := 0
-	for i := 0; i+1 < len(nodes) && len(first) < 20; i += 2 {
-		a, b := nodes[i], nodes[i+1]
+	for _, pair := range pairs {
+		if len(first) >= min(20, len(nodes)/2) {
+			break
+		}
+		a, b := pair[0], pair[1]
 		to, connected := w.of(a, b)
 		if connected {
 			warm++

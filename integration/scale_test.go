@@ -63,9 +63,35 @@ func TestFleet(t *testing.T) {
 	w.checkIdle(nodes)
 }
 
+// settles waits until a node is left alone by what its last use has begun: paths are measured and better ones sought for some
+// seconds.
+func (w *world) settles(n *lab.Node) {
+	w.Helper()
+	const span, few, inARow = 2 * time.Second, 60, 3
+	w.must(n.Host.CountPackets())
+	start, last, quiet := time.Now(), uint64(0), 0
+	w.eventually(40*time.Second, "what the pings have begun ends", func() error {
+		time.Sleep(span) // what is measured is so long a time
+		c, err := n.Host.Counters()
+		if err != nil {
+			return err
+		}
+		sent := c.UDPOut.Packets - last
+		if last, quiet = c.UDPOut.Packets, quiet+1; sent > few {
+			quiet = 0
+		}
+		if quiet < inARow {
+			return fmt.Errorf("%d packets in %v", sent, span)
+		}
+		return nil
+	})
+	w.Logf("left alone after %v, in which it sent %d packets", round(time.Since(start)), last)
+}
+
 // checkIdle measures what nodes cost that have nothing to do.
 func (w *world) checkIdle(nodes []*lab.Node) {
 	w.Helper()
+	w.settles(nodes[0])
 	w.must(nodes[0].Host.CountPackets())
 	before := make([]time.Duration, len(nodes))
 	for i, n := range nodes {

@@ -87,8 +87,12 @@ func FuzzParseHeader(f *testing.F) {
 			t.Fatalf("addresses %v %v, gopacket says %v %v", h.Dst, h.Src, eth.DstMAC, eth.SrcMAC)
 		}
 		var vlan uint16
-		for _, layer := range p.Layers() {
-			if tag, ok := layer.(*layers.Dot1Q); ok && vlan == 0 {
+		for _, layer := range p.Layers()[1:] {
+			tag, ok := layer.(*layers.Dot1Q)
+			if !ok { // what else gopacket finds behind LLC is no tag of this frame
+				break
+			}
+			if vlan == 0 {
 				vlan = tag.VLANIdentifier
 			}
 		}
