@@ -95,15 +95,32 @@ func (w *world) configured(g *guest.Guest, prefix netip.Prefix) (addr netip.Addr
 	return addr
 }
 
-// reaches waits until a guest's ping is answered, and then wants all of ten to be.
-func (w *world) reaches(g *guest.Guest, to netip.Addr) {
+// reach waits until the pings of guests to addresses are answered, and then wants all of ten of full size to be. Guests
+// ping at a time, each one address after the other.
+func (w *world) reach(from map[string]*guest.Guest, to func(name string) []netip.Addr) {
 	w.Helper()
-	w.eventually(15*time.Second, fmt.Sprintf("a guest reaches %v", to), func() error {
-		_, err := g.Run(w.within(10*time.Second), fmt.Sprintf("ping -c 1 -W 1 %v", to))
-		return err
-	})
-	if out := w.in(g, fmt.Sprintf("ping -c 10 -i 0.1 -W 2 -s 1400 %v", to)); !strings.Contains(out, " 0% packet loss") {
-		w.Errorf("a guest pings %v:\n%s", to, out)
+	ctx := w.within(40 * time.Second)
+	var group sync.WaitGroup
+	errs := make(chan error, len(from))
+	for name, g := range from {
+		group.Go(func() {
+			for _, addr := range to(name) {
+				command := fmt.Sprintf("until ping -c 1 -W 1 %[1]v; do :; done >/dev/null 2>&1; ping -c 10 -i 0.05 -W 2 -s 1400 %[1]v", addr)
+				out, err := g.Run(ctx, command)
+				if err == nil && !strings.Contains(out, " 0% packet loss") {
+					err = errors.New(out)
+				}
+				if err != nil {
+					errs <- fmt.Errorf("%s to %v: %w", name, addr, err)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+	close(errs)
+	for err := range errs {
+		w.Error(err)
 	}
 }
 
