@@ -124,25 +124,31 @@ func (w *world) reach(from map[string]*guest.Guest, to func(name string) []netip
 	}
 }
 
-// advertise runs radvd on a node's TAP, as its host's owner would: it offers the prefix, and a default route.
-func (w *world) advertise(n *lab.Node, iface string, prefix netip.Prefix) {
+// advertise runs radvd on a node's host with the configuration of examples/home-prefix, as its owner would. The host
+// forwards.
+func (w *world) advertise(n *lab.Node, prefix netip.Prefix) {
 	w.Helper()
 	if out, err := n.Host.Command(w.Context(), "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1").CombinedOutput(); err != nil {
 		w.Fatalf("let %s forward: %v: %s", n.Host.Name(), err, out)
 	}
+	const documented = "2001:db8:0:1::/64"
+	text, err := os.ReadFile(w.example("home-prefix/radvd.conf"))
+	w.must(err)
+	if strings.Count(string(text), documented) != 1 {
+		w.Fatalf("radvd.conf does not have %s once:\n%s", documented, text)
+	}
 	config := filepath.Join(w.TempDir(), "radvd.conf")
-	w.must(os.WriteFile(config, fmt.Appendf(nil, radvdConfig, iface, prefix), 0o600))
+	w.must(os.WriteFile(config, []byte(strings.Replace(string(text), documented, prefix.String(), 1)), 0o600))
 	w.spawn(n.Host, "radvd", "--nodaemon", "--config", config, "--pidfile", config+".pid", "--logmethod", "stderr")
 }
 
-// radvdConfig is that of examples/home-prefix, for any interface and prefix.
-const radvdConfig = `interface %s {
-	AdvSendAdvert on;
-	MinRtrAdvInterval 3;
-	MaxRtrAdvInterval 4;
-	prefix %v { };
-};
-`
+// example is the path of a file under examples/.
+func (w *world) example(name string) string {
+	w.Helper()
+	path, err := filepath.Abs(filepath.Join("..", "examples", name))
+	w.must(err)
+	return path
+}
 
 // unprivileged makes a node run as nobody: without root, and without a right to anything but its own folder, which it
 // returns.

@@ -17,14 +17,6 @@ import (
 	"meshd/integration/lab/guest"
 )
 
-// example is the path of a file under examples/.
-func (w *world) example(name string) string {
-	w.Helper()
-	path, err := filepath.Abs(filepath.Join("..", "examples", name))
-	w.must(err)
-	return path
-}
-
 // TestGuests runs examples/vm: three guests, one on each kind of socket, at two members. One of those is behind a NAT,
 // and neither it nor its guest's QEMU have root, a TAP or a right to anything.
 func TestGuests(t *testing.T) {
@@ -43,7 +35,7 @@ func TestGuests(t *testing.T) {
 	vm := filepath.Join(filepath.Dir(own), "vm.sh") // where nobody may read it
 	w.must(os.WriteFile(vm, script, 0o755))
 	prefix := w.status(home).Network.Prefixes[0]
-	w.advertise(home, "mesh0", prefix)
+	w.advertise(home, prefix)
 	guests := w.guests(w.within(60*time.Second), map[*lab.Host][]guest.Options{
 		laptop.Host: {{Name: "vde", QEMU: []string{vm, vde, "vde"}, User: nobody}},
 		home.Host:   {{Name: "stream", QEMU: []string{vm, stream, "stream"}}, {Name: "dgram", QEMU: []string{vm, dgram, "dgram"}}},
