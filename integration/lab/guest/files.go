@@ -3,6 +3,7 @@
 package guest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -53,6 +54,9 @@ func Load(ctx context.Context) (*Files, error) {
 	image, err := initramfs(busybox, dir)
 	if err != nil {
 		return nil, err
+	}
+	if old, err := os.ReadFile(f.initrd); err == nil && bytes.Equal(old, image) {
+		return f, nil
 	}
 	return f, replace(f.initrd, image)
 }
