@@ -259,35 +259,43 @@ func (s *story) sample(ctx context.Context, way storyWay, loss float64, d time.D
 		return sample, err
 	}
 	laptop := s.pair.Hosts[0]
-	idle, err := ping(ctx, laptop, way.home, time.Second)
-	if err != nil {
+	var err error
+	if sample.Idle, err = patientPing(ctx, laptop, way.home, time.Second); err != nil {
 		return sample, err
 	}
-	slices.Sort(idle)
-	sample.Idle = report.Quantile(idle, 0.5)
 	for _, direction := range []struct {
 		down bool
 		mbit *float64
 		ping *float64
 	}{{false, &sample.Up, &sample.PingUp}, {true, &sample.Down, &sample.PingDown}} {
-		pings := make(chan []float64, 1)
 		failed := make(chan error, 1)
 		go func() {
-			all, err := ping(ctx, laptop, way.home, d-200*time.Millisecond)
-			slices.Sort(all)
-			pings <- all
+			var err error
+			*direction.ping, err = patientPing(ctx, laptop, way.home, d-200*time.Millisecond)
 			failed <- err
 		}()
 		t, err := iperf(ctx, laptop, way.home, 1, int(d.Seconds()), direction.down)
-		if all := <-pings; len(all) > 0 {
-			*direction.ping = report.Quantile(all, 0.5)
-		}
 		if err := errors.Join(err, <-failed); err != nil {
 			return sample, err
 		}
 		*direction.mbit = t.mbits
 	}
 	return sample, nil
+}
+
+// patientPing is the median round trip of pings, in ms. Unlike ping it waits: TCP in TCP may stand still for seconds.
+func patientPing(ctx context.Context, from *lab.Host, to netip.Addr, d time.Duration) (float64, error) {
+	const interval, patience = 20 * time.Millisecond, 5 * time.Second
+	count := int(d / interval)
+	ctx, cancel := context.WithTimeout(ctx, d+2*patience)
+	defer cancel()
+	out, err := from.Command(ctx, "ping", "-n", "-i", "0.02", "-W", "5", "-c", fmt.Sprint(count), to.String()).Output()
+	all := parsePing(string(out))
+	if len(all) < count/3 {
+		return 0, fmt.Errorf("ping %v: %d of %d answered (%v)", to, len(all), count, err)
+	}
+	slices.Sort(all)
+	return report.Quantile(all, 0.5), nil
 }
 
 // move gives the laptop's router another address under a ping by each way but the underlay, and pings on for d.
