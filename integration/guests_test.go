@@ -79,7 +79,7 @@ func (w *world) in(g *guest.Guest, command string) string {
 // configured waits until a guest has configured itself an address in a prefix, and returns it.
 func (w *world) configured(g *guest.Guest, prefix netip.Prefix) (addr netip.Addr) {
 	w.Helper()
-	w.eventually(15*time.Second, "the guest has an address in "+prefix.String(), func() error {
+	w.eventually(30*time.Second, "the guest has an address in "+prefix.String(), func() error {
 		out := w.in(g, "ip -6 -o addr show dev eth0 scope global")
 		for _, field := range strings.Fields(out) {
 			if strings.Contains(out, "tentative") {
@@ -167,7 +167,7 @@ func (w *world) unprivileged(h *lab.Host) (n *lab.Node, dir string) {
 	content, err := os.ReadFile(w.bin)
 	w.must(err)
 	w.must(os.WriteFile(filepath.Join(dir, "meshd"), content, 0o755))
-	script := fmt.Sprintf("#!/bin/sh\nexec setpriv --reuid %d --regid %d --clear-groups --no-new-privs %s/meshd \"$@\"\n", nobody, nobody, dir)
+	script := fmt.Sprintf("#!/bin/sh\nexec setpriv --reuid %d --regid %d --clear-groups --no-new-privs --pdeathsig KILL %s/meshd \"$@\"\n", nobody, nobody, dir)
 	w.must(os.WriteFile(filepath.Join(dir, "run"), []byte(script), 0o755))
 	n = w.node(h)
 	n.Binary, n.State = filepath.Join(dir, "run"), filepath.Join(own, "state")

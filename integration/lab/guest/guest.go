@@ -99,7 +99,7 @@ func (g *Guest) start(host *lab.Host, files *Files, opts Options) error {
 	}
 	if opts.User != 0 {
 		id := fmt.Sprint(opts.User)
-		args = append([]string{"--reuid", id, "--regid", id, "--clear-groups", "--no-new-privs", program}, args...)
+		args = append([]string{"--reuid", id, "--regid", id, "--clear-groups", "--no-new-privs", "--pdeathsig", "KILL", program}, args...)
 		program = "setpriv"
 	}
 	g.cmd = host.Command(context.Background(), program, args...)
