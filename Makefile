@@ -6,7 +6,7 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 FUZZ    ?= 2s
 TARGETS := linux/amd64 linux/arm64 linux/mipsle darwin/arm64 windows/amd64 freebsd/amd64
 
-.PHONY: build demo test deps format vet unit integration fuzz soak bench micro micro-base budget clean
+.PHONY: build demo test deps format vet unit integration fuzz soak bench story micro micro-base budget clean
 
 build:
 	$(GO) build -trimpath -o bin/meshd ./cmd/meshd
@@ -60,6 +60,11 @@ soak:
 # Compares meshd with other tunnels (docs/performance.md): BENCH="-quick", BENCH="-variants veth,meshd".
 bench:
 	$(GO) run ./bench $(BENCH)
+
+# meshd beside vde2 over ssh, on a slow link with losses (examples/home-prefix/README.md): 12 minutes.
+STORY ?= 10s
+story:
+	$(GO) run ./bench -story $(STORY)
 
 # Micro-benchmarks of switch, seal and open, cut and merge, fragments and the
 # whole way, compared with a baseline when there is one: make micro-base keeps

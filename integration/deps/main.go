@@ -31,6 +31,9 @@ var programs = []struct{ program, pkg string }{
 	{"unbound", "unbound"},              // DNS64
 	{"tinyproxy", "tinyproxy"},          // proxies of the stream tests
 	{"microsocks", "microsocks"},
+	{"qemu-system-x86_64", "qemu-system-x86"}, // virtual machines
+	{"busybox", "busybox-static"},             // what they run
+	{"radvd", "radvd"},
 }
 
 func main() {
@@ -48,7 +51,7 @@ func run() error {
 		}
 	}
 	if len(missing) == 0 {
-		return nil
+		return guests(false)
 	}
 	list := strings.Join(missing, " ")
 	if _, err := exec.LookPath("apt-get"); err != nil {
@@ -60,6 +63,7 @@ func run() error {
 	return errors.Join(
 		apt("update", "-q"),
 		apt(append([]string{"install", "-y", "-q", "--no-install-recommends"}, missing...)...),
+		guests(true),
 	)
 }
 
