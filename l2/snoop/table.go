@@ -183,7 +183,7 @@ func (t *Table) Receive(id uint16, from [6]byte, ally bool, m *Message, now time
 		}
 	case RouterGone:
 		if f.router > now && !ally && f.other.until <= now {
-			t.route(f, now, now)
+			t.route(f, 0, now)
 		}
 	case RouterAsked:
 		if f.startup == 0 {
@@ -206,6 +206,7 @@ func (t *Table) Receive(id uint16, from [6]byte, ally bool, m *Message, now time
 	}
 }
 
+// route notes until when a router is there; 0: there is none.
 func (t *Table) route(f *family, until, now time.Duration) {
 	if (f.router > now) != (until > now) {
 		t.set = nil
