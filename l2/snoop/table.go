@@ -26,6 +26,7 @@ const (
 	ageMost        = 10 * time.Minute
 	helloHolds     = 105 * time.Second // a PIM hello that does not say how long (RFC 7761, 4.11)
 	vlanIdle       = 10 * time.Minute  // a VLAN without frames and groups is forgotten
+	speakEvery     = time.Second       // at most: members cannot make others' LANs busy
 
 	// settleAfter is when the hosts of a VLAN have been asked so often that who has said nothing listens to nothing.
 	settleAfter = startupQueries * startupEvery
@@ -35,7 +36,7 @@ const (
 const (
 	maxGroups = 1024 // of all VLANs
 	maxVLANs  = 16   // that are snooped; in others everything is wanted
-	maxRemote = 512  // groups that are spoken for
+	maxRemote = 2048 // groups that are spoken for
 )
 
 const never = time.Duration(math.MaxInt64)
@@ -74,7 +75,8 @@ type Table struct {
 	overflow time.Duration // there were too many groups, until then
 	remote   []Group       // that hosts elsewhere listen to, ascending
 	spoken   map[Group]struct{}
-	set      *Set // nil: to be made anew
+	quiet    time.Duration // no more is said of hosts elsewhere until then, unless somebody asks
+	set      *Set          // nil: to be made anew
 	out      [][]byte
 }
 
@@ -327,7 +329,7 @@ func (t *Table) Advance(now time.Duration) (frames [][]byte, next time.Duration)
 	for g, l := range t.groups {
 		due(t.advanceGroup(g, l, now))
 	}
-	t.speak()
+	due(t.speak(now))
 	frames, t.out = t.out, nil
 	return frames, next
 }
@@ -405,25 +407,37 @@ func (t *Table) advanceGroup(g Group, l *listeners, now time.Duration) (next tim
 	return l.until
 }
 
-// speak says what has changed of what hosts elsewhere listen to, in the VLANs that are here.
-func (t *Table) speak() {
+// speak says what has changed of what hosts elsewhere listen to, in the VLANs that are here. It returns when it will go on.
+func (t *Table) speak(now time.Duration) (next time.Duration) {
 	var joined, left []Group
 	here := func(g Group) bool { return t.vlans[g.VLAN] != nil }
 	for _, g := range t.remote {
 		if _, spoken := t.spoken[g]; !spoken && here(g) {
-			t.spoken[g] = struct{}{}
 			joined = append(joined, g)
 		}
 	}
 	for g := range t.spoken {
 		if _, still := slices.BinarySearchFunc(t.remote, g, Group.Compare); !still || !here(g) {
-			delete(t.spoken, g)
 			left = append(left, g)
 		}
+	}
+	if len(joined)+len(left) == 0 {
+		return never
+	}
+	if now < t.quiet {
+		return t.quiet
+	}
+	t.quiet = now + speakEvery
+	for _, g := range joined {
+		t.spoken[g] = struct{}{}
+	}
+	for _, g := range left {
+		delete(t.spoken, g)
 	}
 	slices.SortFunc(left, Group.Compare)
 	t.say(joined, Join)
 	t.say(left, Leave)
+	return never
 }
 
 // say sends reports of groups, which are in order: those of one VLAN and family together.
