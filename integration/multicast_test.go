@@ -207,6 +207,39 @@ func TestGroupsGoToListeners(t *testing.T) {
 	}
 }
 
+// TestDeafListener has a firewall at the listener that lets no queries in, and another host leave the group.
+func TestDeafListener(t *testing.T) {
+	w := newWorld(t)
+	home, laptop, office := w.threeSites(lab.HostConfig{})
+	w.numbered(home, laptop, office)
+	for _, rules := range []string{
+		"add table inet deaf", "add chain inet deaf in { type filter hook input priority 0; }",
+		"add rule inet deaf in iifname mesh0 ip protocol igmp drop", "add rule inet deaf in iifname mesh0 icmpv6 type mld-listener-query drop",
+	} {
+		if out, err := laptop.Host.Command(w.within(5*time.Second), "nft", rules).CombinedOutput(); err != nil {
+			t.Fatalf("nft %s: %v: %s", rules, err, out)
+		}
+	}
+	from, atLaptop, atOffice := w.source(home.Host, "mesh0"), w.capture(laptop), w.capture(office)
+	w.silence(20*time.Second, from, strayGroup, atLaptop, atOffice)
+	a := w.listen(laptop.Host, "mesh0", videoGroup)
+	w.heard(5*time.Second, from, videoGroup, a)
+	time.Sleep(3 * time.Second) // the kernel says a second time that it joins
+	leave := []byte{
+		0x46, 0xc0, 0, 32, 0, 0, 0, 0, 1, 2, 0, 0, 10, 9, 0, 77, 224, 0, 0, 2, 0x94, 4, 0, 0, 0x17, 0, 0xf7, 0xfa, 239, 1, 2, 3,
+	}
+	w.must(laptop.Host.SendFrame("mesh0", ethernet(net.HardwareAddr{1, 0, 0x5e, 0, 0, 2}, w.mac(laptop), append([]byte{8, 0}, leave...))))
+	time.Sleep(4 * time.Second) // it would be forgotten in 2.5
+	before := a.got.Load()
+	sent := from.stream(videoGroup, time.Second)
+	w.eventually(2*time.Second, "all of the film has come", func() error {
+		if got := a.got.Load() - before; got != sent {
+			return fmt.Errorf("%d of %d packets", got, sent)
+		}
+		return nil
+	})
+}
+
 // film streams for three seconds, with a storm of broadcasts in between.
 func (w *world) film(from *source, group netip.Addr, a *audience, other *lab.Capture) {
 	w.Helper()

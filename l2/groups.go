@@ -12,6 +12,9 @@ import (
 	"meshd/l2/snoop"
 )
 
+// hostEvery is how often the host itself is asked; what it says holds for two minutes.
+const hostEvery = 30 * time.Second
+
 // groups is what a switch knows of who listens to which multicast groups (package snoop).
 type groups struct {
 	mu      sync.Mutex
@@ -19,6 +22,8 @@ type groups struct {
 	heard   snoop.Message // used again; guarded by mu
 	told    *snoop.Set    // what GroupsChanged was last called for; guarded by mu
 	cleared time.Duration // when tagged was; guarded by mu
+
+	hostAsked time.Duration // when the host was last asked; guarded by mu
 
 	here   atomic.Pointer[hereGroups]
 	tagged [(vidMask + 1) / 64]atomic.Uint64 // VLANs that frames of this side were seen in
@@ -239,10 +244,36 @@ func (s *Switch) runGroups(ctx context.Context) {
 		case <-timer.C:
 		}
 		now := s.now()
+		s.askHost(now)
 		if next := s.advanceGroups(now); next < math.MaxInt64 {
 			timer.Reset(next - now)
 		}
 	}
+}
+
+// askHost hears from the host itself what its programs have joined, where it can: now and then, and while somebody has left.
+func (s *Switch) askHost(now time.Duration) {
+	host, ok := s.cfg.Device.(GroupLister)
+	if !ok {
+		return
+	}
+	g := &s.groups
+	g.mu.Lock()
+	due := g.hostAsked == 0 || now-g.hostAsked >= hostEvery || g.table.Leaving()
+	if due {
+		g.hostAsked = max(now, 1)
+	}
+	g.mu.Unlock()
+	if !due {
+		return
+	}
+	groups, err := host.HostGroups()
+	if err != nil {
+		return // it is asked by queries, too
+	}
+	g.mu.Lock()
+	g.table.Listens(groups, now)
+	g.mu.Unlock()
 }
 
 // advanceGroups sends on this side what is due and returns when to call it again.

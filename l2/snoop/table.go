@@ -113,6 +113,7 @@ type listeners struct {
 	old     time.Duration // one of IGMPv1 is among them, which does not say that it leaves (RFC 2236, 4)
 	queries int           // for this group to come
 	next    time.Duration
+	leaving bool // it has been left, and nobody has said since that he listens
 }
 
 // NewTable makes a table that speaks from mac, which is ProxyMAC of the node's own. It snoops untagged frames from the start.
@@ -242,7 +243,7 @@ func (t *Table) asked(v *vlan, f *family, from [6]byte, ally bool, m *Message, n
 		// Somebody has left: who listens still says so (RFC 3376, 6.6.1).
 		g := t.groups[Group{v.id, m.Group}]
 		if g != nil && !m.Suppress {
-			g.until = min(g.until, now+lastQueries*m.Response+lastEvery/2)
+			g.until, g.leaving = min(g.until, now+lastQueries*m.Response+lastEvery/2), true
 		}
 		if _, spoken := t.spoken[Group{v.id, m.Group}]; spoken {
 			t.out = append(t.out, t.reports(v.id, f.v6, m.Version, []netip.Addr{m.Group}, Join)...)
@@ -279,7 +280,7 @@ func (t *Table) join(g Group, f *family, version uint8, now time.Duration) {
 		t.groups[g] = l
 		t.set = nil
 	}
-	l.until, l.queries = now+f.age(), 0
+	l.until, l.queries, l.leaving = now+f.age(), 0, false
 	if version == 1 && !f.v6 {
 		l.old = l.until
 	}
@@ -291,8 +292,28 @@ func (t *Table) leave(g Group, f *family, now time.Duration) {
 	if l == nil || l.old > now || f.other.until > now || l.queries > 0 {
 		return
 	}
-	l.queries, l.next = lastQueries, now
+	l.queries, l.next, l.leaving = lastQueries, now, true
 	l.until = min(l.until, now+lastQueries*lastEvery+lastEvery/2)
+}
+
+// Leaving reports whether a group will be forgotten soon unless somebody says that he listens.
+func (t *Table) Leaving() bool {
+	for _, l := range t.groups {
+		if l.leaving {
+			return true
+		}
+	}
+	return false
+}
+
+// Listens takes what the host itself says that it listens to, untagged: it may be deaf to queries.
+func (t *Table) Listens(groups []netip.Addr, now time.Duration) {
+	v := t.vlans[0]
+	for _, g := range groups {
+		if g.IsMulticast() && !Flooded(g) {
+			t.join(Group{0, g}, v.family(g.Is6()), 0, now)
+		}
+	}
 }
 
 // SetRemote says which groups hosts elsewhere listen to, in ascending order.

@@ -183,6 +183,20 @@ func TestJoinAndLeave(t *testing.T) {
 	}
 }
 
+// A host behind a firewall does not hear queries; what it says itself counts.
+func TestDeafHost(t *testing.T) {
+	s := settled(t)
+	s.report(3, Join, video)
+	s.report(3, Leave, video) // another host's
+	s.expect("left", s.table.Leaving(), true)
+	s.table.Listens([]netip.Addr{video, netip.MustParseAddr("224.0.0.251"), netip.MustParseAddr("10.0.0.1")}, s.now)
+	s.expect("but not by the host", s.table.Leaving(), false)
+	s.pass(100 * time.Second)
+	s.expect("there", s.table.Set().Groups, "[{0 239.1.2.3}]")
+	s.pass(24 * time.Second)
+	s.expect("gone", s.listens(video), false)
+}
+
 func TestAgeing(t *testing.T) {
 	s := settled(t)
 	s.report(3, Join, video)
