@@ -24,8 +24,9 @@ const (
 	DefaultStormRate  = 300 // BUM frames per second and origin
 	DefaultStormBurst = 600
 	DefaultMTU        = 1500
-	DefaultMaxMACs    = 32   // stations behind an origin, besides its own address
-	BridgeMaxMACs     = 1024 // stations behind an origin that may bridge
+	DefaultGroupRate  = 20e6 / 8 // bytes of multicast groups per second and origin
+	DefaultMaxMACs    = 32       // stations behind an origin, besides its own address
+	BridgeMaxMACs     = 1024     // stations behind an origin that may bridge
 )
 
 // Config is what NewSwitch needs. The zero value of a field means its default.
@@ -42,8 +43,12 @@ type Config struct {
 	Age        time.Duration // after which a silent station is forgotten
 	StormRate  int           // BUM frames per second, for each origin
 	StormBurst int
+	GroupRate  int // bytes per second of multicast groups that somebody listens to, likewise
 	Logger     *slog.Logger
 	Now        func() time.Time
+
+	// GroupsChanged, if set, is called when Groups returns something else. It must not call the switch and not wait.
+	GroupsChanged func()
 }
 
 // Allow is what a remote may do. It is judged at the receiver, on the origin that
@@ -109,6 +114,8 @@ const (
 	DropVLAN              = "vlan"
 	DropStorm             = "storm"
 	DropElsewhere         = "elsewhere"    // the destination is known and not on this way
+	DropNoListener        = "no-listener"  // a multicast group that nobody listens to
+	DropGroupControl      = "igmp-mld"     // between hosts and multicast routers: it stays on its side
 	DropDisconnected      = "disconnected" // from, or to, a remote that is no longer there
 	DropDevice            = "device"       // the host did not take it, or there is no TAP
 	DropHidden            = "hidden"       // what it tells hosts cannot be judged: cut off, fragmented or wrapped

@@ -26,6 +26,8 @@ const (
 	routerDenied
 	dhcpDenied
 	addressTaken
+	noListener
+	groupControl
 	reasons // how many there are
 )
 
@@ -36,6 +38,7 @@ func (r reason) String() string {
 		DropSourceMAC, DropSourceMoved, DropSourceLimit, DropVLAN, DropStorm,
 		DropElsewhere, DropDisconnected, DropDevice,
 		DropHidden, DropLinkProtocol, DropSpoofed, DropRouter, DropDHCP, DropAddress,
+		DropNoListener, DropGroupControl,
 	}[r]
 }
 

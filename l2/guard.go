@@ -17,6 +17,8 @@ func (s *Switch) guard(v *view, r *rights, h Header, frame []byte, o *origin, no
 	switch {
 	case f.why != passed:
 		return f.why
+	case f.needs&dutySpeakToRouters&^r.duties != 0:
+		return groupControl // older versions send it
 	case f.needs&^r.duties != 0:
 		s.warn("a host that may not do so advertises itself as router or DHCP server", h, o, netip.Addr{}, now)
 		if f.needs&dutyDHCP != 0 {

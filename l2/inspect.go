@@ -3,6 +3,8 @@ package l2
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"meshd/l2/snoop"
 )
 
 // finding is what a guard has to know of a frame beyond its Ethernet header.
@@ -18,6 +20,9 @@ type duty uint8
 const (
 	dutyRouter duty = 1 << iota // advertises routers and redirects
 	dutyDHCP                    // hands out addresses
+
+	// dutySpeakToRouters is to say what multicast one listens to, or to ask for that. Hosts of this side alone have it.
+	dutySpeakToRouters
 )
 
 func refused(why reason) finding { return finding{why: why} }
@@ -132,6 +137,10 @@ func inspectIPv4(p []byte) finding {
 			return refused(hidden)
 		case len(body) > 0 && (body[0] == redirect || body[0] == routerAdvertisement):
 			return finding{needs: dutyRouter}
+		}
+	case protoIGMP:
+		if cut || len(body) == 0 || snoop.IGMPControl(body[0]) {
+			return finding{needs: dutySpeakToRouters}
 		}
 	case protoUDP:
 		return inspectUDP(body, cut, portDHCP, portDHCPClient)

@@ -29,6 +29,7 @@ func (s *Switch) Plug(ctx context.Context, dev Device) error {
 	v.plugs = append(slices.Clip(v.plugs), port)
 	s.view.Store(&v)
 	s.mu.Unlock()
+	s.AskGroups()
 
 	stop := context.AfterFunc(ctx, func() { dev.Close() })
 	err := s.pumpPlug(port)

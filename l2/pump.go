@@ -3,6 +3,7 @@ package l2
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"meshd/l2/offload"
@@ -16,9 +17,14 @@ const readFrames = 128
 func (s *Switch) Run(ctx context.Context) error {
 	dev := s.cfg.Device
 	if dev == nil {
-		<-ctx.Done()
+		s.runGroups(ctx)
 		return nil
 	}
+	life, end := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	group.Go(func() { s.runGroups(life) })
+	defer group.Wait()
+	defer end()
 	closed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		dev.Close() // is what ends a Read
@@ -142,15 +148,22 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 	}
 	switch {
 	case where == nil:
-		if !s.takeBUM(now) {
+		g := s.groupOf(h, f.Data)
+		if !s.takeFlood(g, len(f.Data), now) {
 			return storm
 		}
 		if why := s.guard(v, &v.own, h, f.Data, p.from, now); why != passed {
 			return why
 		}
+		g = s.overhear(v, h, f.Data, g, now)
 		p.aimHere(v, nil)
 		for _, r := range v.ports {
-			p.aim(r, h.VLAN) // those that it must not reach are passed over
+			if g.reaches(r) {
+				p.aim(r, h.VLAN) // those that it must not reach are passed over
+			}
+		}
+		if g.reach != toAll && !g.control && len(p.to)+len(p.here) == 0 {
+			return noListener
 		}
 		return p.emit(f)
 	case where == p.from:

@@ -21,12 +21,15 @@ type RemotePort struct {
 
 	// mu is held while the device is written, which keeps the frames of a remote
 	// in order when two sockets receive for it. A device never calls back.
-	mu      sync.Mutex
-	bum     bucket
-	now     time.Duration // of the batch in hand; valid if inBatch
-	inBatch bool
-	queue   *offload.Merger                // nil: nothing queued
-	got     struct{ frames, bytes uint64 } // in the batch, not counted yet
+	mu         sync.Mutex
+	bum        bucket
+	groupBytes bucket
+	now        time.Duration // of the batch in hand; valid if inBatch
+	inBatch    bool
+	queue      *offload.Merger                // nil: nothing queued
+	got        struct{ frames, bytes uint64 } // in the batch, not counted yet
+
+	listens atomic.Pointer[listening] // nil: it wants all groups
 
 	sent []mark // by queue; each is owned by its pump
 }
@@ -113,7 +116,7 @@ func (r *RemotePort) judge(v *view, frame []byte) (to *origin, why reason) {
 	if to != nil && to.remote != nil {
 		return nil, elsewhere // split horizon: it is not ours to forward
 	}
-	if to == nil && !r.bum.take(r.now) {
+	if to == nil && !r.takeFlood(h, frame) {
 		return nil, storm
 	}
 	return to, s.guard(v, &at.rights, h, frame, &r.origin, r.now)

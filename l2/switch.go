@@ -26,9 +26,12 @@ type Switch struct {
 	fromDevice, fromRemotes flow
 	warned                  atomic.Int64 // when warn last did, as a time.Duration since the start
 
-	plugMu sync.Mutex // held while a plug sends: they have one lane
-	bumMu  sync.Mutex
-	bum    bucket // of what the device and the plugs send
+	plugMu     sync.Mutex // held while a plug sends: they have one lane
+	bumMu      sync.Mutex
+	bum        bucket // of what the device and the plugs send
+	groupBytes bucket // likewise, to groups that somebody listens to
+
+	groups groups
 
 	mu      sync.Mutex             // serialises changes of what follows and of view
 	remotes map[string]*RemotePort // by name
@@ -83,6 +86,7 @@ func NewSwitch(cfg Config) *Switch {
 	cfg.Age = orDefault(cfg.Age, DefaultAge)
 	cfg.StormRate = orDefault(cfg.StormRate, DefaultStormRate)
 	cfg.StormBurst = orDefault(cfg.StormBurst, DefaultStormBurst)
+	cfg.GroupRate = orDefault(cfg.GroupRate, DefaultGroupRate)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -97,7 +101,8 @@ func NewSwitch(cfg Config) *Switch {
 		heard:   newNeighbors(),
 		remotes: make(map[string]*RemotePort),
 	}
-	s.bum = s.bucket()
+	s.bum, s.groupBytes = s.bucket(), s.byteBucket()
+	s.groups.init(cfg.MAC, 0)
 	offloads := offload.None
 	if cfg.Device != nil {
 		offloads = cfg.Device.Offloads()
@@ -126,6 +131,11 @@ func (s *Switch) takeBUM(now time.Duration) bool {
 	return s.bum.take(now)
 }
 
+// byteBucket holds what groups bring in 400 ms: a picture of a film comes in one piece.
+func (s *Switch) byteBucket() bucket {
+	return bucket{rate: int64(s.cfg.GroupRate), burst: max(int64(s.cfg.GroupRate)*2/5, offload.MaxSuper)}
+}
+
 func (s *Switch) bucket() bucket {
 	return bucket{rate: int64(s.cfg.StormRate), burst: int64(s.cfg.StormBurst)}
 }
@@ -136,6 +146,7 @@ func (s *Switch) SetOwn(own Allow) {
 	defer s.mu.Unlock()
 	old := s.own.mac
 	s.own = rightsOf(own)
+	s.own.duties |= dutySpeakToRouters
 	s.local.limit.Store(int32(s.own.limit))
 	var ports []*RemotePort
 	if v := s.view.Load(); v != nil {
@@ -157,7 +168,7 @@ func (s *Switch) Connect(name string, p Port, allow Allow) *RemotePort {
 	defer s.mu.Unlock()
 	r := s.remotes[name]
 	if r == nil {
-		r = &RemotePort{sw: s, name: name, bum: s.bucket(), sent: make([]mark, s.queues+1)}
+		r = &RemotePort{sw: s, name: name, bum: s.bucket(), groupBytes: s.byteBucket(), sent: make([]mark, s.queues+1)}
 		r.remote, r.share = r, new(share)
 		r.seen.Store(int64(s.now()))
 		s.remotes[name] = r
@@ -168,6 +179,7 @@ func (s *Switch) Connect(name string, p Port, allow Allow) *RemotePort {
 	switch {
 	case old == nil:
 		s.add(r)
+		s.groups.enter()
 	case old.mac != a.mac || !slices.Equal(old.addrs, a.addrs):
 		s.publish(s.view.Load().ports)
 	}
@@ -190,6 +202,7 @@ func (s *Switch) Disconnect(name string) {
 	}
 	delete(s.remotes, name)
 	r.at.Store(nil)
+	s.groups.leave(r)
 	s.remove(r)
 	r.settle()
 	behind := func(_ station, at *origin) bool { return at == &r.origin }

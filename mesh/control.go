@@ -110,6 +110,7 @@ func (n *Node) reconcile(now time.Time) {
 		return
 	}
 	n.publish(now)
+	n.publishGroups(now)
 	n.reconcileMembers(now)
 	n.keepPapers(now)
 	n.expirePending(now)
@@ -228,7 +229,9 @@ func (n *Node) reconcileMember(id keys.NodeID, now time.Time) {
 	if s.segment != nil && m.port == nil {
 		m.port = s.segment.sw.Connect(d.ID.String(), lanes{m.remote}, n.allowFor(d))
 		m.remote.Attach(m.port)
+		m.groups = nil // a new port wants all
 	}
+	n.tellGroups(d, m)
 	n.noteListener(d)
 	n.watchSession(d.ID, m, now)
 }
@@ -287,6 +290,7 @@ func (n *Node) dropMember(id keys.NodeID, m *member) {
 	delete(n.state.up, id)
 	delete(n.state.lastGood, id)
 	m.port = nil
+	m.groups = nil
 }
 
 // endpointsOf is where a member says that it may be reached, and where it was

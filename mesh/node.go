@@ -18,6 +18,7 @@ import (
 	"meshd/mesh/gossip"
 	"meshd/mesh/join"
 	"meshd/mesh/names"
+	"meshd/mesh/record"
 	"meshd/nat-traversal"
 	"meshd/nat-traversal/portmap"
 	"meshd/peer"
@@ -116,6 +117,7 @@ type state struct {
 	alarms     map[directory.Alarm]time.Time
 	contacts   []contact // who relays to us
 	share      share
+	multicast  multicast
 }
 
 // schedule says when the periodic things are due.
@@ -156,6 +158,7 @@ type member struct {
 	keptSince  time.Time        // when there was a session last, or since when it is tried for
 	failed     time.Time        // when another became a neighbour in its place
 	tx, rx     rate
+	groups     *record.Groups // what it listens to, as last told to the switch
 }
 
 // endpoints is how this node may be reached.

@@ -59,7 +59,7 @@ func (n *Node) openSegment(prefixes []netip.Prefix, mtu int) (*segment, error) {
 	if err := s.setAddresses(ownAddresses(id, prefixes)); err != nil {
 		return nil, errors.Join(err, s.close(false))
 	}
-	s.sw = l2.NewSwitch(l2.Config{Device: s.device, MAC: s.mac, MTU: mtu, Logger: n.log})
+	s.sw = l2.NewSwitch(l2.Config{Device: s.device, MAC: s.mac, MTU: mtu, Logger: n.log, GroupsChanged: n.wake})
 	if err := s.listenPlugs(n.cfg.Plugs); err != nil {
 		return nil, errors.Join(err, s.close(false))
 	}
@@ -109,7 +109,11 @@ func (n *Node) exclude(prefixes []netip.Prefix) {
 
 // hostChanged takes account of routes that have changed.
 func (s *segment) hostChanged(n *Node) {
-	if s == nil || s.around == nil {
+	if s == nil {
+		return
+	}
+	s.sw.AskGroups() // the TAP may have come into a bridge
+	if s.around == nil {
 		return
 	}
 	if err := s.around.Sync(); err != nil {

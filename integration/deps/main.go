@@ -22,6 +22,8 @@ var programs = []struct{ program, pkg string }{
 	{"openssl", "openssl"},
 	{"gcc", "gcc"}, // the race detector needs cgo
 	{"dbus-daemon", "dbus"},
+	{"/usr/sbin/avahi-daemon", "avahi-daemon"}, // mDNS
+	{"avahi-browse", "avahi-utils"},
 	{"systemd-analyze", "systemd"},
 	{"valgrind", "valgrind"},            // the budget of instructions
 	{"nft", "nftables"},                 // the routers of the traversal tests

@@ -45,6 +45,8 @@ type Member struct {
 	Node *record.Node
 	// NodeVersion is the version of Node.
 	NodeVersion record.Version
+	// Groups is which multicast groups it listens to; nil until that is known.
+	Groups *record.Groups
 	// Display is the name to show and to resolve: the certificate's, with a suffix where two members have the same.
 	Display string
 	// Expired says that the certificate's time is over. The member stays (DESIGN.md, decision 5).

@@ -34,6 +34,7 @@ const (
 	TypeNode        Type = 2
 	TypeNetwork     Type = 3
 	TypeRevocation  Type = 4
+	TypeGroups      Type = 6
 )
 
 // String returns the name that the signature covers.
@@ -47,6 +48,8 @@ func (t Type) String() string {
 		return "network"
 	case TypeRevocation:
 		return "revocation"
+	case TypeGroups:
+		return "groups"
 	}
 	return fmt.Sprintf("type-%d", uint8(t))
 }
@@ -91,10 +94,10 @@ type Key struct {
 
 // Compare orders keys: revocations first (they are synchronised first), then certificates, networks and nodes.
 func (k Key) Compare(o Key) int {
-	return cmp.Or(cmp.Compare(k.Type.Rank(), o.Type.Rank()), compareID(k.Owner, o.Owner), compareID(k.By, o.By))
+	return cmp.Or(cmp.Compare(k.Type.Rank(), o.Type.Rank()), compareID(k.Owner, o.Owner), compareID(k.By, o.By), cmp.Compare(k.Type, o.Type))
 }
 
-// Rank orders types as they are best learnt, from 0: revocations, certificates, networks, nodes.
+// Rank orders types as they are best learnt, from 0: revocations, certificates, networks, nodes and what else members say.
 func (t Type) Rank() int {
 	switch t {
 	case TypeRevocation:

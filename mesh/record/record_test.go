@@ -381,7 +381,9 @@ func FuzzParse(f *testing.F) {
 	check(f, err)
 	revocation, err := FromRevocation([]byte{1, 2, 3})
 	check(f, err)
-	for _, seed := range [][]byte{node, network, chain, revocation} {
+	groups, err := SignGroups(id, keys.NetworkID{}, Version{1, 2}, someGroups())
+	check(f, err)
+	for _, seed := range [][]byte{node, network, chain, revocation, groups} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
@@ -395,6 +397,8 @@ func FuzzParse(f *testing.F) {
 			body = r.Node.wire()
 		case TypeNetwork:
 			body = r.Network.wire()
+		case TypeGroups:
+			body = r.Groups.wire()
 		default:
 			return
 		}
