@@ -151,7 +151,7 @@ func (l *Lane) Send(frame []byte, csumStart int) bool {
 		if csumStart != 0 {
 			return false
 		}
-		r.wait(frame)
+		r.wait(inner.KindFrame, frame)
 		return true
 	}
 	return true
@@ -228,7 +228,7 @@ func (l *Lane) transmit(h inner.Header, body []byte) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	to := r.route.Load() // under the lock, so that nothing follows the last ping of a path
-	if to == nil || (to.held.Load() && h.Kind == inner.KindFrame) {
+	if to == nil || (to.held.Load() && h.Kind != inner.KindControl) {
 		return false
 	}
 	var sealed bool
@@ -295,12 +295,14 @@ var zeros [16]byte
 // sealPieces sends a frame that is too large for the path as fragments. l.mu is held.
 func (l *Lane) sealPieces(key *wireguard.Keypair, to *route, h inner.Header, body []byte) bool {
 	count := fragment.Pieces(len(body), to.maxBody)
-	if h.Kind != inner.KindFrame || count == 0 {
+	if h.Kind == inner.KindControl || count == 0 {
 		l.remote.drops.Add(1)
 		return true // a session would not help
 	}
-	number := l.remote.nextFrame.Add(1)
-	h.Kind = inner.KindFragment
+	number, copied := l.remote.nextFrame.Add(1), h.Kind == inner.KindCopy
+	if h.Kind = inner.KindFragment; copied {
+		h.Kind = inner.KindCopyPart
+	}
 	var header [fragment.HeaderLen]byte
 	for i := range count {
 		head := fragment.Append(header[:0], number, i, count, nil)

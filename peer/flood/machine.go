@@ -172,6 +172,14 @@ func (m *Machine) Started(id keys.NodeID, epoch uint32) {
 	}
 }
 
+// Member returns a member, nil if it is none.
+func (m *Machine) Member(id keys.NodeID) Member {
+	if n := m.nodes[id]; n != nil {
+		return n.member
+	}
+	return nil
+}
+
 // Members is how many there are, besides this node.
 func (m *Machine) Members() int { return len(m.ring) }
 

@@ -23,7 +23,7 @@ type Tell struct {
 	Message Message
 }
 
-// Answer is a copy for who has asked: body is valid until the next call.
+// Answer is a copy for who has asked. It is not to be written to.
 type Answer struct {
 	To   Member
 	Body []byte
