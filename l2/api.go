@@ -44,6 +44,11 @@ type Config struct {
 	StormBurst int
 	Logger     *slog.Logger
 	Now        func() time.Time
+
+	// Everyone is sent what is for all remotes that take copies (Copied), once, where
+	// more than SpreadAbove of them would be sent it each. nil: they always are.
+	Everyone    Port
+	SpreadAbove int // 0: DefaultSpreadAbove
 }
 
 // Allow is what a remote may do. It is judged at the receiver, on the origin that

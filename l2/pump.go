@@ -152,6 +152,7 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 		for _, r := range v.ports {
 			p.aim(r, h.VLAN) // those that it must not reach are passed over
 		}
+		p.spread(v, h.VLAN)
 		return p.emit(f)
 	case where == p.from:
 		return elsewhere // it is on the side it came from

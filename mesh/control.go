@@ -149,6 +149,7 @@ func (n *Node) reconcileMembers(now time.Time) {
 		n.reconcileMember(id, now)
 	}
 	if _, own := changed[n.self]; own {
+		n.tellLife()
 		n.keepOwn()
 	}
 	for _, id := range n.news.take() {
@@ -229,6 +230,7 @@ func (n *Node) reconcileMember(id keys.NodeID, now time.Time) {
 		m.port = s.segment.sw.Connect(d.ID.String(), lanes{m.remote}, n.allowFor(d))
 		m.remote.Attach(m.port)
 	}
+	n.tellSpreading(d, m)
 	n.noteListener(d)
 	n.watchSession(d.ID, m, now)
 }

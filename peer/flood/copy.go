@@ -10,10 +10,10 @@ import (
 
 // A copy (PROTOCOL.md, 4.5), as the body of a transport message or of its pieces:
 //
-//	 0             16          20           28          36         44               108
-//	 +-------------+-----------+------------+-----------+----------+----------------+-------
-//	 | origin (16) | epoch (4) | number (8) | first (8) | last (8) | signature (64) | frame
-//	 +-------------+-----------+------------+-----------+----------+----------------+-------
+//	0             16          20           28          36         44               108
+//	+-------------+-----------+------------+-----------+----------+----------------+-------
+//	| origin (16) | epoch (4) | number (8) | first (8) | last (8) | signature (64) | frame
+//	+-------------+-----------+------------+-----------+----------+----------------+-------
 const (
 	// HeaderLen is what a copy is longer than its frame.
 	HeaderLen = signatureAt + signatureLen

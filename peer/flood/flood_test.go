@@ -40,7 +40,9 @@ func TestDeaths(t *testing.T) {
 	worst := time.Duration(0)
 	for seed := range uint64(30) {
 		s := newSim(t, size, seed)
-		s.delay = func(a, b *simNode) time.Duration { return time.Duration(5+(a.index*31+b.index*31)%36) * time.Millisecond }
+		s.delay = func(a, b *simNode) time.Duration {
+			return time.Duration(5+(a.index*31+b.index*31)%36) * time.Millisecond
+		}
 		origin := s.nodes[s.rng.IntN(size)]
 		for _, n := range s.some(size/10, origin) {
 			s.after(time.Duration(s.rng.Int64N(int64(3*hop))), func() { n.dead = true })

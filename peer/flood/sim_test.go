@@ -58,7 +58,7 @@ type simNode struct {
 	wake  time.Time
 	got   map[Name][]time.Duration // when a frame was delivered, since the start
 	texts map[Name]string
-	sent  map[Name]int                                     // copies of it
+	sent  map[Name]int                                         // copies of it
 	abuse func(from *simNode, to *simNode, body []byte) []byte // what leaves instead; nil: nothing
 }
 
