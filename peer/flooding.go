@@ -161,7 +161,7 @@ func (r *Remote) sendCopy(body []byte) {
 		r.drops.Add(1)
 		return
 	}
-	r.touch()
+	r.lastUsed.Store(r.engine.stamp(r.engine.now())) // a control message's way: nobody waits for an answer
 	if r.waiting.length.Load() > 0 || !r.transmit(inner.Header{Kind: inner.KindCopy}, body) {
 		r.wait(inner.KindCopy, body)
 		return
@@ -198,7 +198,6 @@ func (rx *receiver) copied(r *Remote, body []byte) {
 		return
 	}
 	note(&r.lastUsed, rx.stamp)
-	note(&r.carried, rx.stamp)
 	rx.tally.bytes += uint64(len(c.Frame))
 	origin := e.judgeCopy(r, &c, rx.now)
 	if origin == nil {

@@ -145,11 +145,15 @@ func TestFloodReachesEachOnce(t *testing.T) {
 				}
 			}
 		}
-		// Sessions are there: it is three steps of 10 ms.
-		time.Sleep(time.Second)
+		for round := range 30 { // who passes copies on changes; sessions come to be with each
+			c.broadcast(15, frame(100, 20+round))
+			time.Sleep(300 * time.Millisecond)
+			c.got(15, frame(100, 20+round))
+		}
+		// Now that they are there it is two steps, of 10 ms each.
 		f := frame(100, 9)
 		c.broadcast(15, f)
-		time.Sleep(31 * time.Millisecond)
+		time.Sleep(21 * time.Millisecond)
 		synctest.Wait()
 		c.got(15, f)
 		up := 0

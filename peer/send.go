@@ -267,7 +267,7 @@ func (l *Lane) seal(key *wireguard.Keypair, to *route, h inner.Header, head, tai
 	b.arena = sealed
 	b.count++
 	b.added(len(sealed) - start)
-	if control := h.Kind == inner.KindControl; b.key != key || b.control != control {
+	if control := h.Kind >= inner.KindControl; b.key != key || b.control != control {
 		b.key, b.control = key, control
 		l.remote.mark(key, to, control)
 	}
@@ -275,7 +275,7 @@ func (l *Lane) seal(key *wireguard.Keypair, to *route, h inner.Header, head, tai
 }
 
 // mark notes, once for a batch, that a key and a path are in use, by frames or by
-// control messages.
+// control messages. A copy of a frame for all counts as one of these (docs/adr/0019).
 func (r *Remote) mark(key *wireguard.Keypair, to *route, control bool) {
 	now := r.engine.now()
 	if key.MarkSent(now) {
