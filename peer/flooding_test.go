@@ -260,3 +260,48 @@ func TestFloodAfterForget(t *testing.T) {
 		}
 	})
 }
+
+// Members that take copies and pass none on are gone around.
+func TestFloodAroundBlackHoles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(t, 24)
+		holes := []int{2, 9, 16}
+		for _, i := range holes {
+			c.nodes[i].engine.StartFlooding(keys.NetworkID{8}, 1) // to it, everybody else forges
+		}
+		for round := range 10 {
+			c.broadcast(0, frame(60, round+1))
+			time.Sleep(time.Second)
+			c.got(0, frame(60, round+1), holes...)
+		}
+	})
+}
+
+// Lost copies are made good.
+func TestFloodUnderLoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(t, 24)
+		for round := range 5 {
+			c.broadcast(round, frame(60, round+1))
+			time.Sleep(time.Second)
+			c.got(round, frame(60, round+1))
+		}
+		lossy := udptest.Link{Delay: 5 * time.Millisecond, Loss: 0.03} // on either side: 6 % on a path
+		for _, n := range c.nodes {
+			n.host.SetLink(lossy, lossy)
+		}
+		asked := uint64(0)
+		for round := range 20 {
+			c.broadcast(round, frame(60, round+10))
+			time.Sleep(1500 * time.Millisecond)
+			c.got(round, frame(60, round+10))
+		}
+		for _, n := range c.nodes {
+			asked += n.engine.FloodStats().Asked
+		}
+		if asked == 0 {
+			t.Error("nothing was lost")
+		}
+		t.Logf("of %d copies %d were asked for", 20*23, asked)
+	})
+}

@@ -100,7 +100,7 @@ type held struct {
 	since time.Time
 	sent  int
 	told  bool
-	has   []keys.NodeID // members that have it, as they say, or will: who was sent it
+	has   []keys.NodeID // members that have it, as they say
 }
 
 // Machine decides for one node. Its methods are called by one goroutine at a time.
@@ -196,7 +196,7 @@ func (m *Machine) Next() Name {
 func (m *Machine) Begin(name Name, body []byte, now time.Time) []Send {
 	sends := m.divide(name, everywhere, m.self)
 	m.stats.Sent += uint64(len(sends))
-	m.hold(nil, name, body, sends, now)
+	m.hold(nil, name, body, len(sends), now)
 	return sends
 }
 
@@ -259,7 +259,7 @@ func (m *Machine) Accept(from keys.NodeID, c *Copy, body []byte, now time.Time) 
 	m.found(c.Name)
 	sends := m.divide(c.Name, c.Part, from)
 	m.stats.Sent += uint64(len(sends))
-	m.hold(origin, c.Name, body, sends, now)
+	m.hold(origin, c.Name, body, len(sends), now)
 	m.noteHas(c.Name, from)
 	return sends, Fresh
 }

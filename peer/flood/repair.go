@@ -29,13 +29,9 @@ type Answer struct {
 	Body []byte
 }
 
-// hold keeps a frame for those who will ask. origin nil: it is our own. Who was sent it
-// hears of it from others, should it be lost.
-func (m *Machine) hold(origin *node, name Name, body []byte, sends []Send, now time.Time) {
-	h := &held{name: name, body: bytes.Clone(body), since: now, sent: len(sends)}
-	for _, s := range sends {
-		h.has = append(h.has, s.To.Node())
-	}
+// hold keeps a frame for those who will ask. origin nil: it is our own.
+func (m *Machine) hold(origin *node, name Name, body []byte, sent int, now time.Time) {
+	h := &held{name: name, body: bytes.Clone(body), since: now, sent: sent}
 	SetPart(h.body, nowhere)
 	m.holding[name] = h
 	m.order = append(m.order, h)
