@@ -133,7 +133,7 @@ func TestSpreading(t *testing.T) {
 func (w *world) floods(t *testing.T, nodes []*node, from int, but ...int) {
 	t.Helper()
 	drainAll(nodes...)
-	const seconds = 3
+	const seconds = 1
 	for began, i := time.Now(), 0; time.Since(began) < seconds*time.Second; i++ {
 		nodes[from].host.segment().Inject(l2test.Frame(broadcast, nodes[from].mac(), uint32(i), 100))
 		time.Sleep(time.Millisecond)
