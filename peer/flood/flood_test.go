@@ -360,3 +360,74 @@ func TestDivide(t *testing.T) {
 		}
 	}
 }
+
+// away says that a member is thought not to be there.
+type away struct{ seen }
+
+func (away) Away() bool { return true }
+
+// Who is thought away gets no copy from those without a session with it, and passes none on;
+// if it is there, it has the frame all the same.
+func TestAway(t *testing.T) {
+	for seed := range uint64(5) {
+		s := newSim(t, size, seed)
+		origin := s.nodes[0]
+		hinted := s.some(60, origin)
+		for _, n := range s.nodes {
+			for _, h := range hinted {
+				if n != h {
+					n.m.Join(away{seen{n, h}})
+				}
+			}
+		}
+		for _, h := range hinted[:50] {
+			h.dead = true
+		}
+		name := origin.broadcast(text)
+		s.run(3 * time.Second)
+		s.check(name, text, time.Second)
+		copies := 0
+		for _, n := range s.nodes {
+			copies += n.sent[name]
+		}
+		if copies > size-1-30 {
+			t.Errorf("%d copies for %d members that are there", copies, size-51)
+		}
+	}
+}
+
+// An origin that gives everybody everything to pass on has a limit at each.
+func TestWideParts(t *testing.T) {
+	s := newSim(t, 40, 1)
+	n, bad := s.nodes[0], s.nodes[1]
+	sent := 0
+	const seconds = 10
+	for i := range seconds * 300 {
+		c := Copy{Name: Name{bad.id, 1, uint64(i + 1)}, Part: everywhere, Frame: make([]byte, 60)}
+		sends, v := n.m.Accept(bad.id, &c, c.Append(nil), s.now)
+		if v != Fresh {
+			t.Fatalf("frame %d: %v", i, v)
+		}
+		sent += len(sends)
+		s.now = s.now.Add(time.Second / 300)
+	}
+	if most := passTerms.burst + seconds*600; sent > most || sent < most-Fanout {
+		t.Errorf("%d copies were passed on, want at most %d", sent, most)
+	}
+}
+
+// Who says that frames are there which are nowhere is asked twice and no more.
+func TestEmptyPromises(t *testing.T) {
+	s := newSim(t, 20, 1)
+	n, liar := s.nodes[0], s.nodes[1]
+	n.m.Hear(liar.id, Message{Have, []Name{{s.nodes[2].id, 1, 77}}}, s.now)
+	asked := 0
+	for range 50 {
+		tells, _ := n.m.Tick(s.now)
+		asked += len(tells)
+		s.now = s.now.Add(50 * time.Millisecond)
+	}
+	if asked != 2 || n.m.Stats().Missed != 1 || len(n.m.missing) != 0 {
+		t.Errorf("asked %d times, %+v", asked, n.m.Stats())
+	}
+}

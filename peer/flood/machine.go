@@ -35,6 +35,10 @@ const (
 var (
 	// originTerms are what an origin may send (THREATS.md; l2.DefaultStormRate).
 	originTerms = terms{time.Second / 300, 600}
+	// passTerms are how many copies this node sends on for one origin: all parts of a
+	// burst, and for as long as it likes two of each frame. A hostile origin could else
+	// give everybody a part that is everything.
+	passTerms = terms{time.Second / 600, Fanout * 600}
 	// answerTerms are how many copies a member gets because it asked.
 	answerTerms = terms{time.Second / 300, 600}
 	// messageTerms are how many messages of a member are looked at.
@@ -78,6 +82,7 @@ type node struct {
 	epoch  uint32
 	window window
 	rate   meter
+	passed meter
 	held   []*held // the oldest first
 	bytes  int     // of these
 
@@ -258,6 +263,12 @@ func (m *Machine) Accept(from keys.NodeID, c *Copy, body []byte, now time.Time) 
 	origin.window.mark(c.Number)
 	m.found(c.Name)
 	sends := m.divide(c.Name, c.Part, from)
+	for i := range sends {
+		if !origin.passed.take(now, passTerms) {
+			sends = sends[:i]
+			break
+		}
+	}
 	m.stats.Sent += uint64(len(sends))
 	m.hold(origin, c.Name, body, len(sends), now)
 	m.noteHas(c.Name, from)

@@ -217,14 +217,15 @@ func (m *Machine) ask(now time.Time) (tells []Tell, next time.Time) {
 			m.found(name)
 			continue
 		}
-		if !now.Before(x.due) && x.asked < maxAsked {
+		most := min(maxAsked, 2*len(x.sources)) // who only says that it has a frame is not asked on and on
+		if !now.Before(x.due) && x.asked < most {
 			n := x.sources[x.asked%len(x.sources)]
 			x.asked++
 			x.due = now.Add(askAgain)
 			wants[n] = append(wants[n], name)
 			m.stats.Asked++
 		}
-		if x.asked < maxAsked {
+		if x.asked < most {
 			next = earlier(next, x.due)
 		}
 		next = earlier(next, x.until)

@@ -90,9 +90,13 @@ func (m *Machine) cut(sends []Send, name Name, p Part, n int, from keys.NodeID) 
 	all := m.ring.within(p)
 	targets := make(ring, 0, len(all))
 	for _, t := range all {
-		if t.id != name.Origin && t.id != from { // else this node's view is another than theirs
-			targets = append(targets, t)
+		if t.id == name.Origin || t.id == from {
+			continue // this node's view is another than theirs
 		}
+		if t.member.Away() && !t.member.Up() {
+			continue // should it be there all the same, who has a session with it tells it
+		}
+		targets = append(targets, t)
 	}
 	n = min(n, len(targets))
 	next := p.First
