@@ -49,6 +49,10 @@ type Config struct {
 
 	// GroupsChanged, if set, is called when Groups returns something else. It must not call the switch and not wait.
 	GroupsChanged func()
+	// Everyone is sent what is for all remotes that take copies (Copied), once, where
+	// more than SpreadAbove of them would be sent it each. nil: they always are.
+	Everyone    Port
+	SpreadAbove int // 0: DefaultSpreadAbove
 }
 
 // Allow is what a remote may do. It is judged at the receiver, on the origin that

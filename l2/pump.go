@@ -165,6 +165,7 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 		if g.reach != toAll && !g.control && len(p.to)+len(p.here) == 0 {
 			return noListener
 		}
+		p.spread(v, h.VLAN)
 		return p.emit(f)
 	case where == p.from:
 		return elsewhere // it is on the side it came from

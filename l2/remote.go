@@ -36,7 +36,8 @@ type RemotePort struct {
 
 // attachment is a session's port and what its owner may do.
 type attachment struct {
-	lanes []Port // of the port, by queue
+	lanes  []Port // of the port, by queue
+	copied Copied // the port; nil: it takes no copies
 	rights
 }
 

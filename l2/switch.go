@@ -23,6 +23,8 @@ type Switch struct {
 	whole   sync.Pool // likewise for plugs, without offloads
 	queues  int       // of the device
 
+	everyone *RemotePort // nil: each remote is sent what is for all
+
 	fromDevice, fromRemotes flow
 	warned                  atomic.Int64 // when warn last did, as a time.Duration since the start
 
@@ -87,6 +89,7 @@ func NewSwitch(cfg Config) *Switch {
 	cfg.StormRate = orDefault(cfg.StormRate, DefaultStormRate)
 	cfg.StormBurst = orDefault(cfg.StormBurst, DefaultStormBurst)
 	cfg.GroupRate = orDefault(cfg.GroupRate, DefaultGroupRate)
+	cfg.SpreadAbove = orDefault(cfg.SpreadAbove, DefaultSpreadAbove)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -103,6 +106,7 @@ func NewSwitch(cfg Config) *Switch {
 	}
 	s.bum, s.groupBytes = s.bucket(), s.byteBucket()
 	s.groups.init(cfg.MAC, 0)
+	s.everyone = s.newEveryone(cfg.Everyone)
 	offloads := offload.None
 	if cfg.Device != nil {
 		offloads = cfg.Device.Offloads()
@@ -174,6 +178,7 @@ func (s *Switch) Connect(name string, p Port, allow Allow) *RemotePort {
 		s.remotes[name] = r
 	}
 	a := &attachment{lanes: lanesOf(p, s.queues), rights: rightsOf(allow)}
+	a.copied, _ = p.(Copied)
 	old := r.at.Swap(a)
 	r.limit.Store(int32(a.limit))
 	switch {

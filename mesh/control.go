@@ -150,6 +150,7 @@ func (n *Node) reconcileMembers(now time.Time) {
 		n.reconcileMember(id, now)
 	}
 	if _, own := changed[n.self]; own {
+		n.tellLife()
 		n.keepOwn()
 	}
 	for _, id := range n.news.take() {
@@ -232,6 +233,7 @@ func (n *Node) reconcileMember(id keys.NodeID, now time.Time) {
 		m.groups = nil // a new port wants all
 	}
 	n.tellGroups(d, m)
+	n.tellSpreading(d, m)
 	n.noteListener(d)
 	n.watchSession(d.ID, m, now)
 }

@@ -75,6 +75,8 @@ const (
 	CapRelay Capabilities = 1 << iota
 	// CapSTUN says that the member answers STUN requests on its port.
 	CapSTUN
+	// CapCopies says that the member takes copies of frames for all from whoever has them, and passes them on.
+	CapCopies
 )
 
 // Node is what a member says of itself.
