@@ -12,8 +12,13 @@ import (
 	"meshd/l2/snoop"
 )
 
-// hostEvery is how often the host itself is asked; what it says holds for two minutes.
-const hostEvery = 30 * time.Second
+const (
+	groupsPace = 10 * time.Millisecond // at most so often the table is looked at
+
+	// hostEvery is how often the host itself is asked, what it says holding for two minutes; hostSoonest how often at most.
+	hostEvery   = 30 * time.Second
+	hostSoonest = 200 * time.Millisecond
+)
 
 // groups is what a switch knows of who listens to which multicast groups (package snoop).
 type groups struct {
@@ -34,28 +39,6 @@ type groups struct {
 
 // hereGroups is what hosts of this side listen to. It is immutable.
 type hereGroups struct {
-	set  *snoop.Set
-	keys map[station]struct{}
-}
-
-// audience counts what remotes want. It is guarded by Switch.mu, but for away.
-type audience struct {
-	listeners map[snoop.Group]int
-	routers   int // remotes with a multicast router
-	strays    int // remotes that want everything, without one
-	away      atomic.Pointer[awayGroups]
-}
-
-// awayGroups is what hosts elsewhere listen to. It is immutable.
-type awayGroups struct {
-	keys    map[station]struct{}
-	ordered []snoop.Group
-	routers bool
-	strays  bool
-}
-
-// listening is what one remote wants; nil is everything. It is immutable.
-type listening struct {
 	set  *snoop.Set
 	keys map[station]struct{}
 }
@@ -110,7 +93,8 @@ type group struct {
 }
 
 // snooped reports whether a frame goes only to where somebody listens: IP to a group that
-// is not for everybody, at the group's own MAC, behind one tag at most.
+// is not for everybody, at the group's own MAC, behind one tag at most. What may be a
+// report is not, so that it is limited like broadcasts.
 func snooped(h Header, frame []byte) bool {
 	if h.Payload > headerLen+tagLen {
 		return false
@@ -118,9 +102,9 @@ func snooped(h Header, frame []byte) bool {
 	p := frame[h.Payload:]
 	switch {
 	case h.EtherType == etherTypeIPv4 && len(p) >= 20:
-		return groupOfIPv4(h.Dst, [4]byte(p[16:20]))
+		return p[9] != protoIGMP && groupOfIPv4(h.Dst, [4]byte(p[16:20]))
 	case h.EtherType == etherTypeIPv6 && len(p) >= 40:
-		return groupOfIPv6(h.Dst, [16]byte(p[24:40]))
+		return p[6] != nextHopByHop && groupOfIPv6(h.Dst, [16]byte(p[24:40]))
 	}
 	return false
 }
@@ -248,6 +232,11 @@ func (s *Switch) runGroups(ctx context.Context) {
 		if next := s.advanceGroups(now); next < math.MaxInt64 {
 			timer.Reset(next - now)
 		}
+		select { // hosts that say much do not keep us busy
+		case <-ctx.Done():
+			return
+		case <-time.After(groupsPace):
+		}
 	}
 }
 
@@ -259,7 +248,7 @@ func (s *Switch) askHost(now time.Duration) {
 	}
 	g := &s.groups
 	g.mu.Lock()
-	due := g.hostAsked == 0 || now-g.hostAsked >= hostEvery || g.table.Leaving()
+	due := g.hostAsked == 0 || now-g.hostAsked >= hostEvery || g.table.Leaving() && now-g.hostAsked >= hostSoonest
 	if due {
 		g.hostAsked = max(now, 1)
 	}
@@ -338,75 +327,6 @@ func (s *Switch) AskGroups() {
 	s.groups.table.Ask(s.now())
 	s.groups.mu.Unlock()
 	s.groups.poke()
-}
-
-// SetGroups says which multicast groups are wanted behind the remote; nil, as before the first call, is all of them.
-func (r *RemotePort) SetGroups(set *snoop.Set) {
-	s := r.sw
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if r.at.Load() == nil {
-		return // its part has been taken from the audience
-	}
-	var to *listening
-	if set != nil && !set.All {
-		to = &listening{set, keysOf(set.Groups)}
-		if set.Router {
-			to = &listening{set: &snoop.Set{Router: true, Groups: set.Groups}} // no VLAN: everything
-		}
-	}
-	s.groups.count(r.listens.Load(), -1)
-	r.listens.Store(to)
-	s.groups.count(to, 1)
-	s.groups.publish()
-}
-
-// count adds a remote to the audience, or takes it out.
-func (a *audience) count(l *listening, n int) {
-	switch {
-	case l == nil:
-		a.strays += n
-		return
-	case l.set.Router:
-		a.routers += n
-	}
-	for _, g := range l.set.Groups {
-		if a.listeners[g] += n; a.listeners[g] == 0 {
-			delete(a.listeners, g)
-		}
-	}
-}
-
-// publish makes another away if that would differ.
-func (g *groups) publish() {
-	old := g.away.Load()
-	routers, strays := g.routers > 0, g.strays > 0
-	same := len(old.ordered) == len(g.listeners)
-	for _, k := range old.ordered {
-		same = same && g.listeners[k] > 0
-	}
-	if same && old.routers == routers && old.strays == strays {
-		return
-	}
-	away := &awayGroups{routers: routers, strays: strays}
-	for k := range g.listeners {
-		away.ordered = append(away.ordered, k)
-	}
-	slices.SortFunc(away.ordered, snoop.Group.Compare)
-	away.keys = keysOf(away.ordered)
-	g.away.Store(away)
-	g.poke()
-}
-
-// enter and leave keep the audience as remotes come and go. They need Switch.mu.
-func (g *groups) enter() {
-	g.strays++
-	g.publish()
-}
-
-func (g *groups) leave(r *RemotePort) {
-	g.count(r.listens.Load(), -1)
-	g.publish()
 }
 
 // groupOfIPv4 and groupOfIPv6 report whether dst is the MAC of a group that is snooped.

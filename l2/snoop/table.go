@@ -1,7 +1,6 @@
 package snoop
 
 import (
-	"bytes"
 	"cmp"
 	"math"
 	"net/netip"
@@ -98,15 +97,6 @@ type family struct {
 	other   querier
 }
 
-// querier is another one, which asks in our place.
-type querier struct {
-	until              time.Duration // zero: there is none
-	mac                [6]byte
-	addr               netip.Addr
-	version            uint8
-	interval, response time.Duration
-}
-
 // listeners are those to one group.
 type listeners struct {
 	until   time.Duration // whoever says nothing has gone
@@ -146,14 +136,6 @@ func (t *Table) Saw(id uint16, now time.Duration) {
 func (t *Table) Ask(now time.Duration) {
 	for _, v := range t.vlans {
 		v.ask(now)
-	}
-}
-
-func (v *vlan) ask(now time.Duration) {
-	for i := range v.families {
-		if f := &v.families[i]; f.startup == 0 {
-			f.startup, f.next = startupQueries, now
-		}
 	}
 }
 
@@ -214,56 +196,9 @@ func (t *Table) route(f *family, until, now time.Duration) {
 	if (f.router > now) != (until > now) {
 		t.set = nil
 	}
-	f.router = until
-}
-
-// asked takes another's query. Of queriers the one with the lowest address goes on (RFC 3376, 6.6.2); we have none in
-// IPv4, and whoever has one goes before us, while of those that have none either, the lower MAC does.
-func (t *Table) asked(v *vlan, f *family, from [6]byte, ally bool, m *Message, now time.Duration) {
-	q := querier{mac: from, addr: m.Source, version: m.Version, interval: m.Interval, response: m.Response}
-	if q.interval == 0 {
-		q.interval, q.response = othersQuery, max(m.Response, othersResponse)
+	if f.router = max(f.router, until); until <= now {
+		f.router = 0
 	}
-	q.until = now + min(2*q.interval+q.response/2, ageMost)
-	if !ally && !m.Source.IsUnspecified() {
-		t.route(f, q.until, now)
-	}
-	ours := q
-	ours.mac, ours.addr = t.mac, t.addr
-	if !f.v6 {
-		ours.addr = netip.IPv4Unspecified()
-	}
-	if q.before(&ours) && (f.other.until <= now || f.other.mac == from || q.before(&f.other)) {
-		f.other = q
-	}
-	if f.other.mac != from || f.other.until <= now {
-		return // it will hear us, or the other, and cease
-	}
-	if m.Group.IsValid() {
-		// Somebody has left: who listens still says so (RFC 3376, 6.6.1).
-		g := t.groups[Group{v.id, m.Group}]
-		if g != nil && !m.Suppress {
-			g.until, g.leaving = min(g.until, now+lastQueries*m.Response+lastEvery/2), true
-		}
-		if _, spoken := t.spoken[Group{v.id, m.Group}]; spoken {
-			t.out = append(t.out, t.reports(v.id, f.v6, m.Version, []netip.Addr{m.Group}, Join)...)
-		}
-		return
-	}
-	f.answer = now + m.Response/4
-}
-
-// before reports whether q asks rather than o.
-func (q *querier) before(o *querier) bool {
-	switch {
-	case q.addr == o.addr:
-		return bytes.Compare(q.mac[:], o.mac[:]) < 0
-	case q.addr.IsUnspecified():
-		return false
-	case o.addr.IsUnspecified():
-		return true
-	}
-	return q.addr.Less(o.addr)
 }
 
 func (t *Table) join(g Group, f *family, version uint8, now time.Duration) {
@@ -316,9 +251,6 @@ func (t *Table) Listens(groups []netip.Addr, now time.Duration) {
 	}
 }
 
-// SetRemote says which groups hosts elsewhere listen to, in ascending order.
-func (t *Table) SetRemote(groups []Group) { t.remote = groups[:min(len(groups), maxRemote)] }
-
 // Advance does what is due, and returns the frames to send on this side and when to call it again.
 func (t *Table) Advance(now time.Duration) (frames [][]byte, next time.Duration) {
 	next = never
@@ -355,6 +287,7 @@ func (t *Table) Advance(now time.Duration) (frames [][]byte, next time.Duration)
 	return frames, next
 }
 
+// listened reports whether there are groups in a VLAN.
 func (t *Table) listened(id uint16) bool {
 	for g := range t.groups {
 		if g.VLAN == id {
@@ -362,53 +295,6 @@ func (t *Table) listened(id uint16) bool {
 		}
 	}
 	return false
-}
-
-func (t *Table) advanceFamily(v *vlan, f *family, now time.Duration) (next time.Duration) {
-	next = never
-	if f.router != 0 {
-		if f.router <= now {
-			f.router, t.set = 0, nil
-		} else {
-			next = f.router
-		}
-	}
-	if f.other.until != 0 && f.other.until <= now { // it is silent: we ask
-		f.other = querier{}
-		f.startup, f.next = startupQueries, now
-	}
-	if f.next <= now {
-		t.ask(v, f, now)
-	}
-	if f.answer != 0 && f.answer <= now {
-		f.answer = 0
-		t.speakAll(v, f)
-	}
-	if f.answer != 0 {
-		next = min(next, f.answer)
-	}
-	if f.other.until != 0 {
-		next = min(next, f.other.until)
-	}
-	return min(next, f.next)
-}
-
-// ask sends a general query, unless another asks, and the advertisement, and says again what hosts elsewhere listen to.
-func (t *Table) ask(v *vlan, f *family, now time.Duration) {
-	response, wait := queryResponse, queryEvery
-	if f.startup > 0 {
-		f.startup--
-		response, wait = startupResponse, startupEvery
-	}
-	if f.startup == 0 {
-		wait = queryEvery
-	}
-	f.next = now + wait
-	t.out = append(t.out, t.advertisement(v.id, f.v6))
-	if f.other.until <= now {
-		t.out = append(t.out, t.query(v.id, f.v6, netip.Addr{}, response))
-		t.speakAll(v, f)
-	}
 }
 
 func (t *Table) advanceGroup(g Group, l *listeners, now time.Duration) (next time.Duration) {
@@ -428,73 +314,11 @@ func (t *Table) advanceGroup(g Group, l *listeners, now time.Duration) (next tim
 	return l.until
 }
 
-// speak says what has changed of what hosts elsewhere listen to, in the VLANs that are here. It returns when it will go on.
-func (t *Table) speak(now time.Duration) (next time.Duration) {
-	var joined, left []Group
-	here := func(g Group) bool { return t.vlans[g.VLAN] != nil }
-	for _, g := range t.remote {
-		if _, spoken := t.spoken[g]; !spoken && here(g) {
-			joined = append(joined, g)
-		}
-	}
-	for g := range t.spoken {
-		if _, still := slices.BinarySearchFunc(t.remote, g, Group.Compare); !still || !here(g) {
-			left = append(left, g)
-		}
-	}
-	if len(joined)+len(left) == 0 {
-		return never
-	}
-	if now < t.quiet {
-		return t.quiet
-	}
-	t.quiet = now + speakEvery
-	for _, g := range joined {
-		t.spoken[g] = struct{}{}
-	}
-	for _, g := range left {
-		delete(t.spoken, g)
-	}
-	slices.SortFunc(left, Group.Compare)
-	t.say(joined, Join)
-	t.say(left, Leave)
-	return never
-}
-
-// say sends reports of groups, which are in order: those of one VLAN and family together.
-func (t *Table) say(groups []Group, c Change) {
-	for len(groups) > 0 {
-		first, n := groups[0], 0
-		var addrs []netip.Addr
-		for n < len(groups) && groups[n].VLAN == first.VLAN && groups[n].Addr.Is6() == first.Addr.Is6() {
-			addrs = append(addrs, groups[n].Addr)
-			n++
-		}
-		groups = groups[n:]
-		if v := t.vlans[first.VLAN]; v != nil {
-			f := v.family(first.Addr.Is6())
-			t.out = append(t.out, t.reports(v.id, f.v6, f.other.version, addrs, c)...)
-		}
-	}
-}
-
 func (v *vlan) family(v6 bool) *family {
 	if v6 {
 		return &v.families[1]
 	}
 	return &v.families[0]
-}
-
-// speakAll answers a general query for hosts elsewhere.
-func (t *Table) speakAll(v *vlan, f *family) {
-	var groups []netip.Addr
-	for g := range t.spoken {
-		if g.VLAN == v.id && g.Addr.Is6() == f.v6 {
-			groups = append(groups, g.Addr)
-		}
-	}
-	slices.SortFunc(groups, netip.Addr.Compare)
-	t.out = append(t.out, t.reports(v.id, f.v6, f.other.version, groups, Join)...)
 }
 
 // Set returns what this side wants. Every call returns the same until that changes.
