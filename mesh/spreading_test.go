@@ -164,3 +164,39 @@ func (w *world) floods(t *testing.T, nodes []*node, from int, but ...int) {
 		}
 	}
 }
+
+// What broadcasts cost is what copies and repair cost: members that broadcast in turns keep
+// some sessions more, and probe no more than when they are idle.
+func TestSpreadingCost(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		size := crowdSize(t)
+		nodes := w.crowd(size)
+		for _, n := range nodes {
+			n.wait(api.WaitSpec{Peers: size - 1}, 60*time.Second)
+		}
+		turns := func(span time.Duration) {
+			for i := range int(span / time.Second) {
+				n := nodes[i*7%size]
+				n.host.segment().Inject(l2test.Frame(broadcast, n.mac(), uint32(i), 100))
+				time.Sleep(time.Second)
+				for _, n := range nodes {
+					for n.take(time.Nanosecond) != nil {
+					}
+				}
+			}
+		}
+		turns(time.Minute)
+		all := w.meter(func(udptest.Datagram) bool { return true })
+		probes := w.meter(func(d udptest.Datagram) bool { return len(d.Data) > 0 && d.Data[0] == 0xd2 })
+		began := time.Now()
+		turns(2 * time.Minute)
+		span := time.Since(began).Seconds() * float64(size)
+		packets, bytes := all()
+		_, probed := probes()
+		t.Logf("one broadcast a second among %d: %.1f packets/s and %.0f bytes/s from each, of these %.0f of probes; %.1f sessions",
+			size, float64(packets)/span, float64(bytes)/span, float64(probed)/span, sessions(nodes))
+		if perSecond := float64(bytes) / span; perSecond > 1500 {
+			t.Errorf("each sends %.0f bytes/s", perSecond)
+		}
+	})
+}

@@ -145,7 +145,7 @@ func TestFloodReachesEachOnce(t *testing.T) {
 				}
 			}
 		}
-		for round := range 30 { // who passes copies on changes; sessions come to be with each
+		for round := range 20 { // who passes copies on changes; sessions come to be with each
 			c.broadcast(15, frame(100, 20+round))
 			time.Sleep(300 * time.Millisecond)
 			c.got(15, frame(100, 20+round))
@@ -207,6 +207,16 @@ func TestFloodForgeries(t *testing.T) {
 			}
 			return copied.Append(nil)
 		}
+		// What is forged ahead of a frame does not keep the frame out.
+		for _, to := range c.nodes {
+			if to != bad {
+				peer.SendCopy(bad.remote(to), forge(crowdNetwork, origin.identity.Sign, 1, 2, true))
+			}
+		}
+		time.Sleep(time.Second)
+		c.broadcast(1, frame(60, 2)) // its number is 2
+		time.Sleep(time.Second)
+		c.got(1, frame(60, 2))
 		for name, body := range map[string][]byte{
 			"signed by another":    forge(crowdNetwork, bad.identity.Sign, 1, 50, false),
 			"of another network":   forge(keys.NetworkID{8}, origin.identity.Sign, 1, 51, false),
@@ -228,7 +238,7 @@ func TestFloodForgeries(t *testing.T) {
 			}
 		}
 		st := c.nodes[5].engine.FloodStats()
-		if st.Verdicts[spread.Forged] != 3 || st.Verdicts[spread.Stale] != 1 {
+		if st.Verdicts[spread.Forged] != 4 || st.Verdicts[spread.Stale] != 1 {
 			t.Errorf("%+v", st)
 		}
 		for _, to := range c.nodes { // what is right passes, also by hands that forged

@@ -107,17 +107,20 @@ func (m *Machine) cut(sends []Send, name Name, p Part, n int, from keys.NodeID) 
 			part.Last = p.Last
 		}
 		next = part.Last + 1
-		child := m.choose(some, name.Number)
+		child := m.choose(some, name)
 		sends = append(sends, Send{child.member, part})
 	}
 	return sends
 }
 
+// turn is how many frames of an origin go by the same children while nothing changes, so
+// that frames which follow each other mostly keep their order.
+const turn = 16
+
 // choose picks who of some gets the copy for all of them: one with a session, in turns,
-// so that one that drops what it should pass on does not always have the same frames. Else
-// the one whose id is the most like ours: what is chosen by both ends needs one session
-// and not two.
-func (m *Machine) choose(some ring, number uint64) *node {
+// so that nobody has to pass on all, nor swallows all. Else the one whose id is the most
+// like ours: what is chosen by both ends needs one session and not two.
+func (m *Machine) choose(some ring, name Name) *node {
 	up := m.scratch[:0]
 	for _, n := range some {
 		if n.member.Up() && !n.doubtful() {
@@ -126,7 +129,7 @@ func (m *Machine) choose(some ring, number uint64) *node {
 	}
 	m.scratch = up
 	if len(up) > 0 {
-		return up[number%uint64(len(up))]
+		return up[(name.Number/turn+place(name.Origin)%uint64(len(up)))%uint64(len(up))]
 	}
 	self, best := place(m.self), some[0]
 	for _, n := range some[1:] {
