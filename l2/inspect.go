@@ -10,6 +10,8 @@ type finding struct {
 	why   reason     // not passed: no origin may send it
 	needs duty       // what its origin must have been given
 	claim netip.Addr // the frame says that this address is at its Ethernet source; zero: it says nothing
+
+	router bool // and that its source routes
 }
 
 // duty is a set of roles that hosts obey.

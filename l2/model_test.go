@@ -109,6 +109,7 @@ func (m *model) send(from string, f modelFrame) string {
 		m.learned[key] = &modelHost{member, m.now}
 	}
 	to := []*modelMember{m.find(f.vlan, f.dst)}
+	unknown := to[0] == nil && !f.dst.Multicast()
 	if to[0] == member || from != "" && to[0] != nil && to[0].name != "" {
 		return "!elsewhere"
 	}
@@ -129,7 +130,7 @@ func (m *model) send(from string, f modelFrame) string {
 		if from != "" {
 			return "host"
 		}
-		if allowed(x, f.vlan) {
+		if allowed(x, f.vlan) && (!unknown || x.allow.Hosts) {
 			names = append(names, x.name)
 		}
 	}
@@ -190,7 +191,7 @@ func change(rng *rand.Rand, r *rig, m *model) string {
 		return "disconnect " + name
 	}
 	// Each remote has one own address, as certificates have it; c has none.
-	allow := Allow{MAC: map[string]MAC{"a": macOfA, "b": macOfB}[name], MaxMACs: 3, VLANs: [][]uint16{nil, nil, {5}}[rng.IntN(3)]}
+	allow := Allow{MAC: map[string]MAC{"a": macOfA, "b": macOfB}[name], MaxMACs: 3, Hosts: rng.IntN(2) == 0, VLANs: [][]uint16{nil, nil, {5}}[rng.IntN(3)]}
 	if at < 0 {
 		m.members = append(m.members, &modelMember{name: name})
 		at = len(m.members) - 1

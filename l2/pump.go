@@ -134,6 +134,9 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 		return vlanDenied
 	}
 	if why := s.admit(v, h, p.from, now); why != passed {
+		if why == sourceMoved {
+			s.sue(v, h, f.Data, p.from, now)
+		}
 		return why
 	}
 	var where *origin
@@ -142,17 +145,20 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 	}
 	switch {
 	case where == nil:
+		if h.Dst == v.own.mac.probe() {
+			s.overhear(v, h, f.Data, p.from, now)
+			return elsewhere
+		}
 		if !s.takeBUM(now) {
 			return storm
 		}
 		if why := s.guard(v, &v.own, h, f.Data, p.from, now); why != passed {
 			return why
 		}
-		p.aimHere(v, nil)
-		for _, r := range v.ports {
-			p.aim(r, h.VLAN) // those that it must not reach are passed over
+		if p.aimBUM(v, h, f.Data, now) {
+			return passed
 		}
-		return p.emit(f)
+		return p.send(v, h, f, now)
 	case where == p.from:
 		return elsewhere // it is on the side it came from
 	}
@@ -163,6 +169,14 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 		p.aimHere(v, where)
 	} else if why := p.aim(where.remote, h.VLAN); why != passed {
 		return why
+	}
+	return p.send(v, h, f, now)
+}
+
+// send is emit, behind what its receivers have to know of the frame's source.
+func (p *pump) send(v *view, h Header, f Frame, now time.Duration) reason {
+	if p.sw.recent.some.Load() {
+		p.sw.ahead(v, p.to, h, now)
 	}
 	return p.emit(f)
 }

@@ -22,13 +22,15 @@ type Switch struct {
 	batches sync.Pool // of *offload.Merger, for the device
 	whole   sync.Pool // likewise for plugs, without offloads
 	queues  int       // of the device
+	stations
 
 	fromDevice, fromRemotes flow
 	warned                  atomic.Int64 // when warn last did, as a time.Duration since the start
 
-	plugMu sync.Mutex // held while a plug sends: they have one lane
-	bumMu  sync.Mutex
-	bum    bucket // of what the device and the plugs send
+	plugMu    sync.Mutex // held while a plug sends: they have one lane
+	plugRound uint64     // of what went by it; guarded by plugMu
+	bumMu     sync.Mutex
+	bum       bucket // of what the device and the plugs send
 
 	mu      sync.Mutex             // serialises changes of what follows and of view
 	remotes map[string]*RemotePort // by name
@@ -43,6 +45,22 @@ type rights struct {
 
 	duties duty
 	addrs  []netip.Addr
+
+	bridge  bool // it may claim hosts of others
+	silent  bool // there may be hosts behind it that nobody has heard
+	segment Segment
+}
+
+// stations are the parts of a switch that know who is where (whereabouts.go).
+type stations struct {
+	where     *whereabouts
+	recent    *recents
+	attention chan struct{}
+	stamps    atomic.Uint32
+	out       []func()      // to be done once where.mu is free; guarded by it
+	asked     time.Duration // when silent hosts were last asked; likewise
+	sought    sought
+	given     atomic.Uint64 // answers for hosts elsewhere
 }
 
 type vlanSet [vidMask + 1]bool
@@ -52,6 +70,7 @@ func rightsOf(a Allow) rights {
 	if a.MAC != (MAC{}) {
 		r.addrs = append(r.addrs, linkLocal(a.MAC))
 	}
+	r.bridge, r.silent, r.segment = a.Bridge, a.Bridge || a.Hosts, a.Segment
 	if a.Router {
 		r.duties |= dutyRouter
 	}
@@ -97,6 +116,8 @@ func NewSwitch(cfg Config) *Switch {
 		heard:   newNeighbors(),
 		remotes: make(map[string]*RemotePort),
 	}
+	s.where, s.recent, s.attention = newWhereabouts(), newRecents(), make(chan struct{}, 1)
+	s.hosts.local, s.heard.local = s.recent.add, s.recent.add
 	s.bum = s.bucket()
 	offloads := offload.None
 	if cfg.Device != nil {
@@ -144,6 +165,7 @@ func (s *Switch) SetOwn(own Allow) {
 	s.publish(ports)
 	if s.own.mac != old {
 		s.forgetMAC(s.own.mac)
+		s.hosts.reserve(s.own.mac.probe())
 	}
 }
 
@@ -192,6 +214,7 @@ func (s *Switch) Disconnect(name string) {
 	r.at.Store(nil)
 	s.remove(r)
 	r.settle()
+	s.forgetRemote(r)
 	behind := func(_ station, at *origin) bool { return at == &r.origin }
 	s.hosts.forget(behind)
 	s.heard.forget(behind)
