@@ -177,7 +177,7 @@ func (s *Switch) describe(v *view, k station, now time.Duration) (Binding, bool)
 
 // ahead tells the remotes that the frame in hand goes to where its source is, unless
 // they have been told.
-func (s *Switch) ahead(v *view, targets []target, h Header, now time.Duration) {
+func (s *Switch) ahead(v *view, targets []target, h *Header, now time.Duration) {
 	k := stationOf(h.VLAN, h.Src)
 	untold := s.recent.tell(k, targets)
 	if len(untold) == 0 {

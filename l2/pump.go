@@ -158,7 +158,10 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 		if p.aimBUM(v, h, f.Data, now) {
 			return passed
 		}
-		return p.send(v, h, f, now)
+		if s.recent.some.Load() {
+			s.ahead(v, p.to, &h, now)
+		}
+		return p.emit(f)
 	case where == p.from:
 		return elsewhere // it is on the side it came from
 	}
@@ -170,13 +173,8 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 	} else if why := p.aim(where.remote, h.VLAN); why != passed {
 		return why
 	}
-	return p.send(v, h, f, now)
-}
-
-// send is emit, behind what its receivers have to know of the frame's source.
-func (p *pump) send(v *view, h Header, f Frame, now time.Duration) reason {
-	if p.sw.recent.some.Load() {
-		p.sw.ahead(v, p.to, h, now)
+	if s.recent.some.Load() {
+		s.ahead(v, p.to, &h, now)
 	}
 	return p.emit(f)
 }
