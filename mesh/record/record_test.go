@@ -134,7 +134,7 @@ func TestCertificateAndRevocation(t *testing.T) {
 		check(t, err)
 		c, err := r.VerifyCertificate(trust, now)
 		check(t, err)
-		if r.Key != (Key{TypeCertificate, id.ID(), admin.ID()}) || c.ID != id.ID() {
+		if r.Key != (Key{Type: TypeCertificate, Owner: id.ID(), By: admin.ID()}) || c.ID != id.ID() {
 			t.Errorf("%v", r.Key)
 		}
 		if c, err := r.VerifyCertificate(trust, now.AddDate(1, 0, 0)); c == nil || !errors.Is(err, keys.ErrExpired) {
@@ -154,7 +154,7 @@ func TestCertificateAndRevocation(t *testing.T) {
 	check(t, err)
 	r, err := Parse(raw)
 	check(t, err)
-	if _, err := r.VerifyRevocation(trust); err != nil || r.Key != (Key{TypeRevocation, id.ID(), admin.ID()}) {
+	if _, err := r.VerifyRevocation(trust); err != nil || r.Key != (Key{Type: TypeRevocation, Owner: id.ID(), By: admin.ID()}) {
 		t.Errorf("%v %v", r.Key, err)
 	}
 	if err := r.Verify(trust.NetworkID(), id.Public()); !errors.Is(err, errors.ErrUnsupported) {
@@ -310,7 +310,7 @@ func TestOtherEncodingsAreRefused(t *testing.T) {
 		"bytes behind":      append(bytes.Clone(raw), 0),
 		"a tag":             append([]byte{0xc1}, raw...),
 		"long head":         append([]byte{0x98, 0x03}, raw[1:]...),
-		"unknown type":      append([]byte{0x83, 0x05}, raw[2:]...),
+		"unknown type":      append([]byte{0x83, 0x17}, raw[2:]...),
 		"type 0":            append([]byte{0x83, 0x00}, raw[2:]...),
 		"without signature": append(bytes.Clone(raw[:len(raw)-66]), 0x40),
 		"null signature":    append(bytes.Clone(raw[:len(raw)-66]), 0xf6),
@@ -381,7 +381,9 @@ func FuzzParse(f *testing.F) {
 	check(f, err)
 	revocation, err := FromRevocation([]byte{1, 2, 3})
 	check(f, err)
-	for _, seed := range [][]byte{node, network, chain, revocation} {
+	stations, err := SignStations(id, keys.NetworkID{}, Version{1, 2}, somePage())
+	check(f, err)
+	for _, seed := range [][]byte{node, network, chain, revocation, stations} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
@@ -395,6 +397,8 @@ func FuzzParse(f *testing.F) {
 			body = r.Node.wire()
 		case TypeNetwork:
 			body = r.Network.wire()
+		case TypeStations:
+			body = r.Stations.wire()
 		default:
 			return
 		}
