@@ -21,10 +21,9 @@ const maxRecent = 1024
 type recents struct {
 	some atomic.Bool
 
-	mu    sync.Mutex
-	list  map[station]*recent
-	dirty bool          // since the last take
-	news  chan struct{} // holds one while dirty
+	mu   sync.Mutex
+	list map[station]*recent
+	news chan struct{} // holds one while somebody has to look
 }
 
 type recent struct {
@@ -36,15 +35,19 @@ func newRecents() *recents {
 	return &recents{list: make(map[station]*recent), news: make(chan struct{}, 1)}
 }
 
-// add notes a change.
-func (r *recents) add(k station) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.dirty = true
+// signal says that something has changed.
+func (r *recents) signal() {
 	select {
 	case r.news <- struct{}{}:
 	default:
 	}
+}
+
+// add notes a change.
+func (r *recents) add(k station) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.signal()
 	if r.list[k] == nil && len(r.list) >= maxRecent {
 		return
 	}
@@ -112,6 +115,9 @@ func (r *recents) forget(now time.Duration) {
 
 // Changed yields when what Local returns may have changed.
 func (s *Switch) Changed() <-chan struct{} { return s.recent.news }
+
+// Reconsider has Changed yield, since others know something else than Local returns.
+func (s *Switch) Reconsider() { s.recent.signal() }
 
 // Local returns the stations on our side, and what IP addresses this node's own one
 // has besides those of Allow, in order of VLAN and MAC.
@@ -195,9 +201,9 @@ func (s *Switch) ahead(v *view, targets []target, h *Header, now time.Duration) 
 	}
 }
 
-// maxInNotice is how many bindings go in one notice, so that it fits a datagram of 1,100
+// MaxInNotice is how many bindings go in one notice, so that it fits a datagram of 1,100
 // bytes whatever they have.
-const maxInNotice = 6
+const MaxInNotice = 6
 
 // Greet tells a remote with which a session has begun what is new on our side.
 func (s *Switch) Greet(name string) {
@@ -218,7 +224,7 @@ func (s *Switch) Greet(name string) {
 			list = append(list, b)
 		}
 	}
-	for part := range slices.Chunk(list, maxInNotice) {
+	for part := range slices.Chunk(list, MaxInNotice) {
 		at.announce(Notice{Step: StepHere, Stamp: s.stamp(), Bindings: part})
 	}
 }

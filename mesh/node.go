@@ -84,6 +84,7 @@ type Node struct {
 		prefixes atomic.Pointer[[]netip.Prefix] // found; only where IPv4 leads nowhere
 	}
 	stop context.CancelCauseFunc
+	sw   atomic.Pointer[l2.Switch] // of the segment, for who is not the control goroutine
 
 	state state // owned by the control goroutine
 }
@@ -130,6 +131,8 @@ type schedule struct {
 	streams time.Time // a stream may be missing then; zero: none is
 	papers  time.Time // look at our own certificates
 
+	presence time.Time // look at the host's addresses on the segment
+
 	contacts time.Time // look whether those who relay to us are the right ones
 
 	neighbours time.Time // choose them anew
@@ -156,6 +159,9 @@ type member struct {
 	keptSince  time.Time        // when there was a session last, or since when it is tried for
 	failed     time.Time        // when another became a neighbour in its place
 	tx, rx     rate
+	hosts      bool // there may be some behind it that nobody has heard; as the port was made
+	stations   bool // it has announced some
+	away       bool // as last told to the switch
 }
 
 // endpoints is how this node may be reached.
@@ -175,6 +181,8 @@ type segment struct {
 	mac    l2.MAC
 	around detour // nil: none
 	inside error  // why there is none although there should be
+
+	bridged bool // the TAP is in a bridge
 
 	roles     string                  // ours, as last told to the switch
 	addresses []netip.Prefix          // as last set
@@ -296,6 +304,10 @@ func (n *Node) Control(from *peer.Remote, msg []byte) {
 	}
 	if msg[0] == kindPing {
 		n.pings.receive(from, msg)
+		return
+	}
+	if msg[0] == kindStations {
+		n.hearStations(from, msg[1:])
 		return
 	}
 	done, ok := n.inbox.take(from.ID, from.Class())

@@ -75,6 +75,8 @@ const (
 	CapRelay Capabilities = 1 << iota
 	// CapSTUN says that the member answers STUN requests on its port.
 	CapSTUN
+	// CapHosts says that there may be hosts behind the member that nobody has heard: it has plugs, or its TAP is in a bridge.
+	CapHosts
 )
 
 // Node is what a member says of itself.

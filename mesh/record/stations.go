@@ -149,13 +149,16 @@ func (s Stations) Equal(o Stations) bool {
 	return s.Page == o.Page && slices.EqualFunc(s.Stations, o.Stations, Station.Equal)
 }
 
-// Fits says whether a record can hold the page.
-func (s Stations) Fits() bool {
-	if len(s.Stations) > MaxStations {
-		return false
+// PageRoom is how many bytes the stations of one page may have by Size.
+const PageRoom = maxStationsBody - 8
+
+// Size is how many bytes a station takes on a page.
+func (s Station) Size() int {
+	b, err := canon.Marshal(Stations{Stations: []Station{s}}.wire().Stations[0])
+	if err != nil {
+		return MaxSize
 	}
-	b, err := canon.Marshal(s.wire())
-	return err == nil && len(b) <= maxStationsBody
+	return len(b)
 }
 
 // SignStations makes one page of id's stations, which are in order.
