@@ -53,6 +53,7 @@ type trial struct {
 	holder station
 	at     *origin
 	asked  bool // by a claim; otherwise by a record that says the same
+	stays  bool // silence changes nothing: who claims it may not
 	began  time.Duration
 	next   time.Duration
 }
@@ -226,7 +227,7 @@ func (s *Switch) try(what subject, holder station, at *origin, r *RemotePort, b 
 	switch {
 	case to == nil:
 		return
-	case !what.ip.IsValid() && !to.bridge:
+	case !what.ip.IsValid() && !to.bridge && asked:
 		// Hosts of others are for those to bring who may bridge.
 	case !what.ip.IsValid() && w.flaps(holder, now):
 		w.alarm(AlarmFlaps, what, holder.mac(), r.name, now)
@@ -235,7 +236,9 @@ func (s *Switch) try(what subject, holder station, at *origin, r *RemotePort, b 
 			return
 		}
 	default:
-		w.trials[what] = &trial{by: r, claim: b, holder: holder, at: at, asked: asked, began: now, next: now}
+		w.trials[what] = &trial{
+			by: r, claim: b, holder: holder, at: at, asked: asked, stays: !what.ip.IsValid() && !to.bridge, began: now, next: now,
+		}
 		return
 	}
 	if !what.ip.IsValid() {
@@ -273,7 +276,9 @@ func (s *Switch) conclude(now time.Duration) {
 			w.keep(s, what, t, now)
 		case now-t.began >= trialFor:
 			delete(w.trials, what)
-			s.giveUp(what, t, now)
+			if !t.stays {
+				s.giveUp(what, t, now)
+			}
 		case now >= t.next:
 			t.next = now + trialEvery
 			s.ask(what, t, now)

@@ -3,6 +3,7 @@ package l2
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"testing"
@@ -123,9 +124,9 @@ func TestThief(t *testing.T) {
 		"by a claim":                          {bridge, notice(Notice{Step: StepClaim, Bindings: here}), true, true},
 		"by a claim, without the role":        {Allow{}, notice(Notice{Step: StepClaim, Bindings: here}), false, true},
 		"by a notice":                         {bridge, notice(Notice{Step: StepHere, Bindings: here}), true, true},
-		"by a notice, without the role":       {Allow{}, notice(Notice{Step: StepHere, Bindings: here}), false, true},
+		"by a notice, without the role":       {Allow{}, notice(Notice{Step: StepHere, Bindings: here}), true, true},
 		"by a record":                         {bridge, record, true, true},
-		"by a record, without the role":       {Allow{}, record, false, true},
+		"by a record, without the role":       {Allow{}, record, true, true},
 		"by saying that it is gone":           {bridge, notice(Notice{Step: StepGone, To: "m1", Bindings: here}), false, false},
 		"by yielding what nobody asked for":   {bridge, notice(Notice{Step: StepYield, Bindings: here}), false, false},
 		"by a claim of its address":           {Allow{}, notice(Notice{Step: StepClaimAddress, Bindings: here}), true, true},
@@ -371,6 +372,38 @@ func TestPartition(t *testing.T) {
 	}
 }
 
+// Who takes a station while its member is away has to give it back when it answers there.
+func TestStationIsGivenBack(t *testing.T) {
+	for name, thief := range map[string]Allow{"with the role": bridge, "without": {}} {
+		t.Run(name, func(t *testing.T) {
+			f := inhabited(t, bridge, thief, Allow{})
+			victim, other := f.sites[0], f.sites[2]
+			f.lost = func(a, b *site) bool { return a == victim || b == victim }
+			other.sw.SetAway("m0", true)
+			stolen := []Binding{{MAC: vm, Seq: 50}}
+			other.sw.SetBindings("m1", stolen)
+			if got := other.at(vm); got != "m1" {
+				t.Fatalf("it is at %q", got)
+			}
+			f.lost = nil
+			other.sw.SetAway("m0", false)
+			victim.sw.SetBindings("m1", stolen)
+			f.living(time.Second, map[*site]map[MAC]netip.Addr{victim: {vm: netip.MustParseAddr(vmIP)}})
+			other.sw.SetBindings("m0", victim.sw.Local())
+			if got := other.at(vm); got != "m0" {
+				t.Errorf("it is at %q", got)
+			}
+			for i := range uint32(20) { // the thief counts on, in vain
+				stolen = []Binding{{MAC: vm, Seq: 100 + i}}
+				other.sw.SetBindings("m1", stolen)
+			}
+			if got := other.at(vm); got != "m0" {
+				t.Errorf("then it is at %q", got)
+			}
+		})
+	}
+}
+
 // What is answered here, and what leaves.
 func TestAnswers(t *testing.T) {
 	const far6 = "fd00::77"
@@ -541,6 +574,17 @@ func TestBindingsGoAhead(t *testing.T) {
 	if h := hostOfMAC(f.sites[2], vm); !slices.Contains(h.IPs, netip.MustParseAddr(vmIP)) {
 		t.Errorf("%+v", h)
 	}
+	// A notice that not everybody gets is made good by the record.
+	a.says(from(vm, arp(vm[:], "10.0.0.78", 2)))
+	f.share()
+	late := request(vm, "10.0.0.79", "10.0.0.79")
+	copy(late, f.sites[1].allow.MAC[:])
+	a.says(late)
+	f.share()
+	if h := hostOfMAC(f.sites[2], vm); !slices.Contains(h.IPs, netip.MustParseAddr("10.0.0.79")) {
+		t.Errorf("%+v", h)
+	}
+	a.notices = 4
 	f.step(recentFor + 2*time.Second)
 	a.says(eth(broadcast, vm, 0))
 	if a.notices != 4 || a.sw.recent.some.Load() {
@@ -619,5 +663,104 @@ func TestFiftyByTwenty(t *testing.T) {
 	}
 	if s.sent != talks {
 		t.Errorf("%d frames left for %d conversations", s.sent, talks)
+	}
+}
+
+// Whatever has moved where, and whoever could not be reached meanwhile: when it is quiet
+// again all have every station where it is.
+func TestWhereaboutsConverge(t *testing.T) {
+	for seed := range uint64(30) {
+		rng := rand.New(rand.NewPCG(seed, 14))
+		f := newFabric(t, bridge, bridge, bridge, bridge)
+		truth := map[MAC]*site{}
+		address := func(i int) string { return fmt.Sprintf("10.0.9.%d", i+1) }
+		station := func(i int) MAC { return MAC{2, 9, 9, 0, 0, byte(i)} }
+		cut := map[*site]bool{}
+		f.lost = func(a, b *site) bool { return cut[a] || cut[b] }
+		living := func(d time.Duration) {
+			hosts := map[*site]map[MAC]netip.Addr{}
+			for i := range 6 {
+				if s := truth[station(i)]; s != nil {
+					if hosts[s] == nil {
+						hosts[s] = map[MAC]netip.Addr{}
+					}
+					hosts[s][station(i)] = netip.MustParseAddr(address(i))
+				}
+			}
+			f.living(d, hosts)
+		}
+		isolate := func(s *site, on bool) {
+			cut[s] = on
+			for _, other := range f.sites {
+				if other != s {
+					other.sw.SetAway(s.name, on)
+					s.sw.SetAway(other.name, on)
+				}
+			}
+		}
+		shareReachable := func() {
+			for _, a := range f.sites {
+				for _, b := range f.sites {
+					if a != b && !cut[a] && !cut[b] {
+						b.sw.SetBindings(a.name, a.sw.Local())
+					}
+				}
+			}
+		}
+		for range 60 {
+			i := rng.IntN(6)
+			s := f.sites[rng.IntN(4)]
+			switch rng.IntN(6) {
+			case 0:
+				isolate(s, !cut[s])
+			case 1:
+				shareReachable()
+			default:
+				truth[station(i)] = s
+				s.says(request(station(i), address(i), address(i)))
+			}
+			living(time.Duration(rng.IntN(20)) * 100 * time.Millisecond)
+		}
+		for _, s := range f.sites {
+			isolate(s, false)
+		}
+		for range 3 {
+			shareReachable()
+			living(flapTime + time.Second)
+		}
+		for range 3 {
+			for i := range 6 {
+				if s := truth[station(i)]; s != nil {
+					s.says(request(station(i), address(i), address(i)))
+				}
+			}
+			living(6 * time.Second)
+			shareReachable()
+		}
+		for i := range 6 {
+			where := truth[station(i)]
+			for _, s := range f.sites {
+				want := ""
+				if where == nil {
+					want = "?"
+				} else if where != s {
+					want = where.name
+				}
+				if got := s.at(station(i)); got != want {
+					t.Fatalf("seed %d: %s has station %d at %q, it is at %q", seed, s.name, i, got, want)
+				}
+			}
+		}
+		for _, s := range f.sites { // what is counted is what is there
+			count := map[*origin]int{}
+			for _, e := range s.sw.hosts.hosts {
+				count[e.at]++
+			}
+			for _, r := range s.remotes {
+				if r.stations != count[&r.origin] {
+					t.Fatalf("seed %d: %d stations are counted, %d are there", seed, r.stations, count[&r.origin])
+				}
+			}
+		}
 	}
 }

@@ -22,7 +22,8 @@ type whereabouts struct {
 	mu         sync.Mutex
 	by         map[*RemotePort]*ledger
 	announcers map[station][]*RemotePort
-	partly     map[station]struct{} // announced addresses that another station holds still
+	partly     map[station]struct{}    // announced addresses that another station holds still
+	titles     map[station]*RemotePort // who had it before another took it in his absence
 	disputes
 }
 
@@ -44,7 +45,7 @@ type notion struct {
 func newWhereabouts() *whereabouts {
 	return &whereabouts{
 		by: make(map[*RemotePort]*ledger), announcers: make(map[station][]*RemotePort),
-		partly: make(map[station]struct{}), disputes: newDisputes(),
+		partly: make(map[station]struct{}), titles: make(map[station]*RemotePort), disputes: newDisputes(),
 	}
 }
 
@@ -122,6 +123,10 @@ func (s *Switch) SetBindings(name string, list []Binding) {
 	}
 	for k, b := range l.said {
 		if old, known := before[k]; !known || !old.equal(&b) {
+			// News of a station that is there still come after what a notice said.
+			if n, told := l.told[k]; told && !n.gone && b.Seq >= n.Seq {
+				delete(l.told, k)
+			}
 			s.settle(k, r, now)
 		}
 	}
@@ -258,6 +263,7 @@ func (s *Switch) settle(k station, r *RemotePort, now time.Duration) {
 		}
 		return
 	}
+	s.keepTitle(k, here, holder)
 	if here.at != nil && here.at != &holder.origin {
 		if here.bound && !s.sameSegment(holder, b, here.at.remote, k) {
 			w.moved(k, now)
@@ -268,6 +274,41 @@ func (s *Switch) settle(k station, r *RemotePort, now time.Duration) {
 		return
 	}
 	s.settleAddresses(v, k, holder, now)
+}
+
+// keepTitle remembers from whom a station goes to another because he is away. It needs
+// where.mu.
+func (s *Switch) keepTitle(k station, here sighting, holder *RemotePort) {
+	w := s.where
+	switch t := w.titles[k]; {
+	case t == holder:
+		delete(w.titles, k)
+	case t == nil && here.bound && here.at != &holder.origin && here.at.remote.away.Load() &&
+		slices.Contains(w.announcers[k], here.at.remote):
+		w.titles[k] = here.at.remote
+	}
+}
+
+// titled returns who gets a station back: he is there again, has asked it, and says
+// with a higher number that it is behind him. It needs where.mu.
+func (s *Switch) titled(k station, here sighting) (*RemotePort, Binding) {
+	t := s.where.titles[k]
+	if t == nil {
+		return nil, Binding{}
+	}
+	l := s.where.by[t]
+	if l == nil {
+		delete(s.where.titles, k)
+		return nil, Binding{}
+	}
+	b, says := l.current(k)
+	switch {
+	case !says:
+		delete(s.where.titles, k)
+	case !t.away.Load() && b.Seq > here.seq:
+		return t, b
+	}
+	return nil, Binding{}
 }
 
 // settleAddresses gives a station the addresses that its member announces. It needs where.mu.
@@ -305,6 +346,11 @@ func (s *Switch) retry(now time.Duration) {
 
 // elect chooses who has a station that is not on our side. It needs where.mu.
 func (s *Switch) elect(v *view, k station, here sighting) (best *RemotePort, binding Binding) {
+	if t, b := s.titled(k, here); t != nil {
+		if _, _, ok := s.may(v, t, b); ok {
+			return t, b
+		}
+	}
 	for _, r := range s.where.announcers[k] {
 		b, _ := s.where.by[r].current(k)
 		if _, _, ok := s.may(v, r, b); !ok {
@@ -356,6 +402,11 @@ func (s *Switch) forgetRemote(r *RemotePort) {
 		return
 	}
 	delete(s.where.by, r)
+	for k, t := range s.where.titles {
+		if t == r {
+			delete(s.where.titles, k)
+		}
+	}
 	for _, m := range []map[station]struct{}{keysOf(l.said), keysOf(l.told)} {
 		for k := range m {
 			s.settle(k, r, now)
