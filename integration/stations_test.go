@@ -115,8 +115,10 @@ func TestHostsBehindMembers(t *testing.T) {
 	two := w.guest(right, "g2", guestMAC2, guestIP2+"/24")
 
 	one.run("ping", "-c", "3", "-i", "0.2", "-w", "10", guestIP2)
-	for mac, want := range map[string]hostLine{guestMAC1: {Member: "left", Addresses: []netip.Addr{netip.MustParseAddr(guestIP1)}},
-		guestMAC2: {Member: "right", Addresses: []netip.Addr{netip.MustParseAddr(guestIP2)}}} {
+	for mac, want := range map[string]hostLine{
+		guestMAC1: {Member: "left", Addresses: []netip.Addr{netip.MustParseAddr(guestIP1)}},
+		guestMAC2: {Member: "right", Addresses: []netip.Addr{netip.MustParseAddr(guestIP2)}},
+	} {
 		w.eventually(3*time.Second, "home knows "+mac, func() error {
 			h, err := w.host(home, mac)
 			if err == nil && (h.Member != want.Member || h.Source != "record" || !slices.Contains(h.Addresses, want.Addresses[0])) {

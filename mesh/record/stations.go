@@ -18,7 +18,10 @@ const (
 	// MaxStations bounds the stations of one page; usually MaxSize does.
 	MaxStations = 64
 
-	// maxStationsBody keeps a page within 1,000 bytes, as maxNodeBody does a node.
+	// MaxIPs bounds the addresses of one station.
+	MaxIPs = 8
+
+	// maxStationsBody keeps a page within 1,000 bytes: the envelope takes at most 117 (heads, owner, version, signature).
 	maxStationsBody = 880
 
 	maxVLAN = 4094 // IEEE 802.1Q
@@ -131,7 +134,22 @@ func (s Station) Check() error {
 	if s.VLAN > maxVLAN {
 		return fmt.Errorf("%w: VLAN %d", ErrInvalid, s.VLAN)
 	}
-	return Binding{MAC: s.MAC, IPs: s.IPs}.check()
+	if s.MAC == [6]byte{} || s.MAC[0]&1 != 0 {
+		return fmt.Errorf("%w: station of MAC %x", ErrInvalid, s.MAC)
+	}
+	if len(s.IPs) > MaxIPs {
+		return fmt.Errorf("%w: %d addresses at one MAC", ErrInvalid, len(s.IPs))
+	}
+	for _, ip := range s.IPs {
+		if !ip.IsValid() || ip.Zone() != "" || ip.Is4In6() || ip.IsUnspecified() || ip.IsLoopback() || ip.IsMulticast() ||
+			ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+			return fmt.Errorf("%w: station with address %v", ErrInvalid, ip)
+		}
+	}
+	if !ascending(s.IPs, netip.Addr.Compare) {
+		return fmt.Errorf("%w: addresses out of order or twice", ErrMalformed)
+	}
+	return nil
 }
 
 // CompareStation orders stations by VLAN and MAC.

@@ -47,6 +47,10 @@ func TestStationsRoundTrip(t *testing.T) {
 
 func TestStationsThatNobodyMayHave(t *testing.T) {
 	mac := [6]byte{2, 0, 0, 0, 0, 1}
+	var nine []netip.Addr
+	for i := range byte(MaxIPs + 1) {
+		nine = append(nine, netip.AddrFrom4([4]byte{10, 0, 0, i + 1}))
+	}
 	ip := func(s string) []netip.Addr { return []netip.Addr{netip.MustParseAddr(s)} }
 	for name, list := range map[string][]Station{
 		"a group":           {{MAC: [6]byte{3}}},
@@ -55,6 +59,9 @@ func TestStationsThatNobodyMayHave(t *testing.T) {
 		"an address of all": {{MAC: mac, IPs: ip("255.255.255.255")}},
 		"loopback":          {{MAC: mac, IPs: ip("::1")}},
 		"a group's address": {{MAC: mac, IPs: ip("ff02::1")}},
+		"nothing":           {{MAC: mac, IPs: ip("::")}},
+		"an invalid one":    {{MAC: mac, IPs: []netip.Addr{{}}}},
+		"nine addresses":    {{MAC: mac, IPs: nine}},
 		"twice":             {{MAC: mac}, {MAC: mac}},
 		"out of order":      {{VLAN: 1, MAC: mac}, {MAC: mac}},
 		"addresses twice":   {{MAC: mac, IPs: append(ip("fd00::1"), ip("fd00::1")...)}},
