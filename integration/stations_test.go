@@ -111,6 +111,14 @@ func TestHostsBehindMembers(t *testing.T) {
 	w.waitPeers(home, left, right)
 	w.bridgeTAP(left)
 	w.bridgeTAP(right)
+	w.on(home.Host, "ip", "addr", "add", "10.50.0.9/24", "dev", "mesh0") // says nothing by itself
+	w.eventually(3*time.Second, "left knows an address on home's TAP", func() error {
+		h, err := w.host(left, w.mac(home).String())
+		if err == nil && !slices.Contains(h.Addresses, netip.MustParseAddr("10.50.0.9")) {
+			err = fmt.Errorf("%+v", h)
+		}
+		return err
+	})
 	one := w.guest(left, "g1", guestMAC1, guestIP1+"/24")
 	two := w.guest(right, "g2", guestMAC2, guestIP2+"/24")
 
@@ -156,6 +164,13 @@ func TestHostsBehindMembers(t *testing.T) {
 	one.run("arping", "-D", "-c", "2", "-I", "eth0", "10.50.0.99")
 	one.run("arping", "-D", "-c", "2", "-I", "eth0", guestIP1)
 	two.run("ping", "-c", "3", "-i", "0.2", "-w", "5", guestIP1)
+	w.must(left.Interrupt()) // who goes takes what is behind it with it
+	w.eventually(3*time.Second, "home has forgotten "+guestMAC1, func() error {
+		if h, err := w.host(home, guestMAC1); err == nil {
+			return fmt.Errorf("%+v", h)
+		}
+		return nil
+	})
 }
 
 // times are those that arping shows, in ms and in order.

@@ -75,11 +75,17 @@ type suit struct {
 type disputes struct {
 	trials map[subject]*trial
 	suits  map[subject]*suit
-	kept   map[subject]time.Duration
+	kept   map[refusal]time.Duration
 	moves  map[station][]time.Duration
 	alarms map[alarmKey]time.Duration
 	again  []replay
 	aged   time.Duration
+}
+
+// refusal is who was told to leave what alone.
+type refusal struct {
+	what subject
+	by   *RemotePort
 }
 
 type alarmKey struct {
@@ -98,7 +104,7 @@ type replay struct {
 
 func newDisputes() disputes {
 	return disputes{
-		trials: make(map[subject]*trial), suits: make(map[subject]*suit), kept: make(map[subject]time.Duration),
+		trials: make(map[subject]*trial), suits: make(map[subject]*suit), kept: make(map[refusal]time.Duration),
 		moves: make(map[station][]time.Duration), alarms: make(map[alarmKey]time.Duration),
 	}
 }
@@ -134,6 +140,11 @@ func (d *disputes) forget(r *RemotePort) {
 	for what, u := range d.suits {
 		if u.against == r {
 			delete(d.suits, what)
+		}
+	}
+	for key := range d.kept {
+		if key.by == r {
+			delete(d.kept, key)
 		}
 	}
 }
@@ -223,7 +234,7 @@ func (s *Switch) try(what subject, holder station, at *origin, r *RemotePort, b 
 		return
 	}
 	to := r.at.Load()
-	kept, answered := w.kept[what]
+	kept, answered := w.kept[refusal{what, r}]
 	switch {
 	case to == nil:
 		return
@@ -284,16 +295,18 @@ func (s *Switch) conclude(now time.Duration) {
 			s.ask(what, t, now)
 		}
 	}
-	for what, at := range w.kept {
+	for key, at := range w.kept {
 		if now-at >= keepFor {
-			delete(w.kept, what)
+			delete(w.kept, key)
 		}
 	}
 }
 
 // keep refuses a claim to what is here. It needs where.mu.
 func (w *whereabouts) keep(s *Switch, what subject, t *trial, now time.Duration) {
-	w.kept[what] = now
+	if len(w.kept) < maxDisputes {
+		w.kept[refusal{what, t.by}] = now
+	}
 	w.alarm(AlarmClaimed, what, t.holder.mac(), t.by.name, now)
 	if t.asked {
 		s.say(t.by, keepStep(what), t.claim)
@@ -322,8 +335,7 @@ func (s *Switch) giveUp(what subject, t *trial, now time.Duration) {
 	t.claim.IPs, t.claim.Router = s.heard.of(t.holder, t.at, now)
 	s.heard.unbind(t.holder, t.at)
 	w.moved(t.holder, now)
-	s.note(t.by, t.claim, false, 0, now)
-	s.settle(t.holder, t.by, now)
+	s.handOver(t.by, t.claim, now)
 	s.sayAll(Notice{Step: StepGone, To: t.by.name, Bindings: []Binding{t.claim}}, t.by)
 	s.say(t.by, StepYield, t.claim)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -260,6 +261,55 @@ func FuzzReceive(f *testing.F) {
 			if h.MAC.Multicast() || h.MAC == (MAC{}) || h.MAC == macOfA && h.Port != "a" || h.MAC == ownMAC && h.Port != "" {
 				t.Fatalf("host %+v", h)
 			}
+		}
+	})
+}
+
+// Hostile notices: whatever two remotes say in whatever order, nobody takes what is a
+// member's, and nothing grows beyond its bounds.
+func FuzzHear(f *testing.F) {
+	f.Add([]byte{1, 0, 3, 0, 1, 1, 3, 9, 2, 1, 3, 200})
+	f.Add([]byte{3, 1, 4, 1, 4, 0, 4, 1, 6, 1, 4, 1, 7, 0, 5, 1})
+	f.Fuzz(func(t *testing.T, ops []byte) {
+		r := newRig(t, Config{})
+		r.connect("a", Allow{MAC: macOfA})
+		r.connect("b", Allow{MAC: macOfB, Bridge: true})
+		r.send("", eth(broadcast, host1, 0))
+		macs := []MAC{ownMAC, macOfA, macOfB, host1, host2, ownMAC.probe(), {}, broadcast}
+		for ; len(ops) >= 4; ops = ops[4:] {
+			name := []string{"a", "b"}[ops[1]%2]
+			b := Binding{MAC: macs[ops[2]%8], Seq: uint32(ops[3]), IPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, ops[3]}), linkLocal(macs[ops[3]%8])}}
+			if ops[2] >= 128 {
+				b.MAC[4] = ops[3] // another host
+			}
+			n := Notice{Step: Step(ops[0] % 10), Stamp: uint64(len(ops)), To: []string{"", "a", "b", "c"}[ops[1]>>6], Bindings: []Binding{b}}
+			if ops[0] >= 200 {
+				r.sw.SetBindings(name, n.Bindings)
+			} else {
+				r.sw.Hear(name, n)
+			}
+			r.time = r.time.Add(time.Duration(ops[0]) * 10 * time.Millisecond)
+			r.sw.Advance()
+			r.host.frames = nil // questions
+		}
+		for name, mac := range map[string]MAC{"a": macOfA, "b": macOfB, "": ownMAC} {
+			if got := r.sw.locate(r.sw.view.Load(), 0, mac, r.sw.now()); got == nil || name != "" && got != &r.remotes[name].origin || name == "" && got != &r.sw.local {
+				t.Fatalf("the member %q is at %+v", name, got)
+			}
+		}
+		for _, h := range r.sw.Hosts() {
+			if h.MAC.Multicast() || h.MAC == (MAC{}) || h.MAC == ownMAC.probe() {
+				t.Fatalf("host %+v", h)
+			}
+			for _, ip := range h.IPs {
+				if at := r.sw.view.Load().addrs.of(ip); at != nil && h.MAC != ownMAC && h.MAC != macOfA && h.MAC != macOfB {
+					t.Fatalf("host %+v has a member's address", h)
+				}
+			}
+		}
+		w := r.sw.where
+		if len(w.trials) > maxDisputes || len(w.suits) > maxDisputes || len(w.alarms) > maxDisputes || len(w.moves) > maxDisputes {
+			t.Fatalf("%d trials, %d claims, %d alarms, %d moves", len(w.trials), len(w.suits), len(w.alarms), len(w.moves))
 		}
 	})
 }

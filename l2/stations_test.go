@@ -112,6 +112,14 @@ func TestThief(t *testing.T) {
 			s.sw.SetBindings("m1", []Binding{{MAC: vm, Seq: 1 << 30, IPs: []netip.Addr{netip.MustParseAddr(vmIP)}}})
 		}
 	}
+	frames := func(f *fabric) { // past its own switch
+		for _, s := range []*site{f.sites[0], f.sites[2]} {
+			for _, frame := range [][]byte{eth(broadcast, vm, 0), request(f.sites[1].allow.MAC, vmIP, vmIP), request(vm, vmIP, vmIP)} {
+				s.remotes[f.sites[1]].Receive(frame, 0)
+				s.remotes[f.sites[1]].Flush()
+			}
+		}
+	}
 	here := []Binding{{MAC: vm, Seq: 99, IPs: []netip.Addr{netip.MustParseAddr(vmIP)}}}
 	for name, test := range map[string]struct {
 		thief Allow
@@ -120,6 +128,7 @@ func TestThief(t *testing.T) {
 		alarm bool // at the holder
 	}{
 		"by its frames":                       {bridge, steal, true, true},
+		"by frames that its switch refuses":   {bridge, frames, false, false},
 		"by its frames, without the role":     {Allow{}, steal, false, false},
 		"by a claim":                          {bridge, notice(Notice{Step: StepClaim, Bindings: here}), true, true},
 		"by a claim, without the role":        {Allow{}, notice(Notice{Step: StepClaim, Bindings: here}), false, true},
@@ -761,6 +770,24 @@ func TestWhereaboutsConverge(t *testing.T) {
 					t.Fatalf("seed %d: %d stations are counted, %d are there", seed, r.stations, count[&r.origin])
 				}
 			}
+		}
+	}
+}
+
+// Who has announced a station with a high number and waits does not get it when its
+// holder yields it to another.
+func TestHandOverIsForTheClaimant(t *testing.T) {
+	f := inhabited(t, bridge, bridge, Allow{}, bridge)
+	for _, s := range []*site{f.sites[0], f.sites[1], f.sites[2]} {
+		s.sw.SetBindings("m3", []Binding{{MAC: vm, Seq: 1 << 20}})
+	}
+	f.sites[0].took()
+	f.living(time.Second, map[*site]map[MAC]netip.Addr{f.sites[0]: {vm: netip.MustParseAddr(vmIP)}})
+	f.sites[1].says(eth(broadcast, vm, 0))
+	f.step(500 * time.Millisecond)
+	for i, want := range []string{"m1", "", "m1"} {
+		if got := f.sites[i].at(vm); got != want {
+			t.Errorf("for %s it is at %q, want %q", f.sites[i].name, got, want)
 		}
 	}
 }

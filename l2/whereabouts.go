@@ -196,12 +196,24 @@ func (s *Switch) hearWhere(r, to *RemotePort, n Notice, now time.Duration) {
 		if !s.note(r, b, n.Step == StepGone, n.Stamp, now) {
 			continue
 		}
-		if to != nil && to != r && had && n.Step == StepGone && s.note(to, b, false, 0, now) {
-			s.where.index(k, to) // until it says so itself
+		s.where.index(k, r)
+		if to != nil && to != r && had && n.Step == StepGone && s.hosts.drop(k, &r.origin) {
+			s.heard.unbind(k, &r.origin)
+			s.where.moved(k, now)
+			s.handOver(to, b, now)
 		}
 		s.settle(k, r, now)
 	}
 	s.retry(now)
+}
+
+// handOver has a station, which nobody holds now, where the former holder says that it
+// is, whoever else would like to have it. It needs where.mu.
+func (s *Switch) handOver(to *RemotePort, b Binding, now time.Duration) {
+	if _, _, ok := s.may(s.view.Load(), to, b); ok && s.note(to, b, false, 0, now) { // until it says so itself
+		s.hosts.bind(b.station(), &to.origin, b.Seq, now)
+		s.settle(b.station(), to, now)
+	}
 }
 
 // note writes what a notice says into the ledger of r. It reports false when that is
@@ -397,6 +409,7 @@ func (s *Switch) forgetRemote(r *RemotePort) {
 	now := s.now()
 	s.where.mu.Lock()
 	defer s.where.mu.Unlock()
+	s.where.forget(r)
 	l := s.where.by[r]
 	if l == nil {
 		return
@@ -412,7 +425,6 @@ func (s *Switch) forgetRemote(r *RemotePort) {
 			s.settle(k, r, now)
 		}
 	}
-	s.where.forget(r)
 }
 
 func keysOf[V any](m map[station]V) map[station]struct{} {

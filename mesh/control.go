@@ -387,6 +387,7 @@ func (n *Node) handleGoodbye(from *peer.Remote) {
 // goroutine has ended.
 func (n *Node) goodbye() {
 	n.engine.Leave()
+	n.withdrawStations()
 	for _, m := range n.state.members {
 		if m.remote != nil && m.remote.Up() {
 			sendControl(m.remote, kindGoodbye)

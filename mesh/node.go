@@ -132,6 +132,7 @@ type schedule struct {
 	papers  time.Time // look at our own certificates
 
 	presence time.Time // look at the host's addresses on the segment
+	away     time.Time // look who can be reached
 
 	contacts time.Time // look whether those who relay to us are the right ones
 

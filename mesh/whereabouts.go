@@ -124,6 +124,18 @@ func (n *Node) publishStations() {
 	}
 }
 
+// withdrawStations says that nothing is behind us any more. The control goroutine has ended.
+func (n *Node) withdrawStations() {
+	s := &n.state
+	if s.dir == nil || s.segment == nil || n.keepsTAP() {
+		return
+	}
+	if raws, err := s.dir.SetStations(stations.Divide(s.dir.OwnPages(), nil, record.MaxPages)); err == nil && len(raws) > 0 {
+		n.push(nil, raws)
+		s.schedule.cache = time.Now()
+	}
+}
+
 // stationsChanged tells the switch what records say of members' stations.
 func (n *Node) stationsChanged(ids []keys.NodeID) {
 	for _, id := range ids {
@@ -177,6 +189,10 @@ func (n *Node) lookAtStations(now time.Time) {
 	if s.segment == nil {
 		return
 	}
+	if now.Before(s.schedule.away) {
+		return
+	}
+	s.schedule.away = now.Add(tick)
 	for id, m := range s.members {
 		if away := n.isAway(id, m, now); m.port != nil && away != m.away {
 			m.away = away
