@@ -43,7 +43,8 @@ type Config struct {
 	Age        time.Duration // after which a silent station is forgotten
 	StormRate  int           // BUM frames per second, for each origin
 	StormBurst int
-	GroupRate  int // bytes per second of multicast groups that somebody listens to, likewise
+	GroupRate  int    // bytes per second of multicast groups that somebody listens to, likewise
+	Epoch      uint32 // grows with each start
 	Logger     *slog.Logger
 	Now        func() time.Time
 
@@ -61,19 +62,21 @@ type Allow struct {
 	MAC     MAC  // the remote's own address: nobody else may use it. Zero: it has none
 	MaxMACs int  // further stations behind it; 0: DefaultMaxMACs, or BridgeMaxMACs with Bridge
 	Bridge  bool // it brings hosts of other networks
+	Hosts   bool // there may be hosts behind it that have not been heard, as with Bridge: unknown frames go there
 	Router  bool // it may send router advertisements and redirects
 	DHCP    bool // it may answer as a DHCP server
 
 	// Addresses are the remote's own IP addresses, besides the link-local one that
 	// follows from MAC: nobody else may claim them.
 	Addresses []netip.Addr
+	Segment   Segment  // the LAN that it may speak for with others
 	VLANs     []uint16 // tags it may use, untagged always being allowed; nil: all
 }
 
 // How a station became known.
 const (
 	LearnedOwn    = "own"    // it is this node
-	LearnedRecord = "record" // it is a remote's own address, as its records say
+	LearnedRecord = "record" // it is a remote's own address, as its records say, or one that the remote has announced
 	LearnedData   = "data"   // a frame came from it
 )
 

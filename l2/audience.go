@@ -39,7 +39,7 @@ func (r *RemotePort) SetGroups(set *snoop.Set) {
 	}
 	var to *listening
 	if set != nil && !set.All {
-		to = &listening{set, keysOf(set.Groups)}
+		to = &listening{set, groupKeys(set.Groups)}
 		if set.Router {
 			to = &listening{set: &snoop.Set{Router: true, Groups: set.Groups}} // no VLAN: everything
 		}
@@ -82,7 +82,7 @@ func (g *groups) publish() {
 		away.ordered = append(away.ordered, k)
 	}
 	slices.SortFunc(away.ordered, snoop.Group.Compare)
-	away.keys = keysOf(away.ordered)
+	away.keys = groupKeys(away.ordered)
 	g.away.Store(away)
 	g.poke()
 }

@@ -55,11 +55,11 @@ func (g *groups) init(own MAC, now time.Duration) {
 func (g *groups) refresh() {
 	set := g.table.Set()
 	if old := g.here.Load(); old == nil || old.set != set {
-		g.here.Store(&hereGroups{set, keysOf(set.Groups)})
+		g.here.Store(&hereGroups{set, groupKeys(set.Groups)})
 	}
 }
 
-func keysOf(list []snoop.Group) map[station]struct{} {
+func groupKeys(list []snoop.Group) map[station]struct{} {
 	keys := make(map[station]struct{}, len(list))
 	for _, g := range list {
 		keys[stationOf(g.VLAN, snoop.MAC(g.Addr))] = struct{}{}

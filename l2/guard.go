@@ -25,7 +25,10 @@ func (s *Switch) guard(v *view, r *rights, h Header, frame []byte, o *origin, no
 			return dhcpDenied
 		}
 		return routerDenied
-	case !f.claim.IsValid():
+	case f.router:
+		s.heard.routes(stationOf(h.VLAN, h.Src), o, now)
+	}
+	if !f.claim.IsValid() {
 		return passed
 	}
 	if holder := v.addrs.of(f.claim); holder != nil {
@@ -34,7 +37,8 @@ func (s *Switch) guard(v *view, r *rights, h Header, frame []byte, o *origin, no
 			return addressTaken
 		}
 	}
-	if !s.heard.claim(stationOf(h.VLAN, h.Src), o, f.claim, now, liveness{s, v, now}) {
+	if k := stationOf(h.VLAN, h.Src); !s.heard.claim(k, o, f.claim, now, liveness{s, v, now}) {
+		s.sueAddress(v, k, f.claim, frame, o, now)
 		s.warn("a host claims the address of another that is there", h, o, f.claim, now)
 		return addressTaken
 	}

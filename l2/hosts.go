@@ -12,8 +12,12 @@ import (
 func (s *Switch) Hosts() []Host {
 	now, v := s.now(), s.view.Load()
 	found := map[station]*Host{}
-	s.hosts.each(now, func(k station, at *origin, age time.Duration) {
-		found[k] = hostOf(k, at, LearnedData, age)
+	s.hosts.each(now, func(k station, at *origin, bound bool, age time.Duration) {
+		learned := LearnedData
+		if bound {
+			learned = LearnedRecord
+		}
+		found[k] = hostOf(k, at, learned, age)
 	})
 	// Members have their own address in every VLAN; they are listed untagged, and
 	// below in each VLAN where they have shown an IP address.

@@ -9,9 +9,10 @@ import (
 
 // finding is what a guard has to know of a frame beyond its Ethernet header.
 type finding struct {
-	why   reason     // not passed: no origin may send it
-	needs duty       // what its origin must have been given
-	claim netip.Addr // the frame says that this address is at its Ethernet source; zero: it says nothing
+	why    reason     // not passed: no origin may send it
+	needs  duty       // what its origin must have been given
+	router bool       // the frame says that its source routes
+	claim  netip.Addr // and that this address is at its Ethernet source; zero: it says nothing
 }
 
 // duty is a set of roles that hosts obey.

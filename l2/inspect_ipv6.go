@@ -122,7 +122,8 @@ func inspectICMPv6(p []byte, sender netip.Addr, hops byte, src MAC, plain, cut b
 	case optionsForeign:
 		return refused(spoofed)
 	}
-	return finding{needs: needs, claim: claim}
+	routes := p[0] == ndRouterAdvertisement || p[0] == ndNeighborAdvertisement && p[4]&0x80 != 0
+	return finding{needs: needs, claim: claim, router: routes}
 }
 
 type optionsVerdict uint8

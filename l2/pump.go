@@ -140,6 +140,9 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 		return vlanDenied
 	}
 	if why := s.admit(v, h, p.from, now); why != passed {
+		if why == sourceMoved {
+			s.sue(v, h, f.Data, p.from, now)
+		}
 		return why
 	}
 	var where *origin
@@ -148,6 +151,10 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 	}
 	switch {
 	case where == nil:
+		if h.Dst == v.own.mac.probe() {
+			s.hearAnswer(v, h, f.Data, p.from, now)
+			return elsewhere
+		}
 		g := s.groupOf(h, f.Data)
 		if !s.takeFlood(g, len(f.Data), now) {
 			return storm
@@ -156,16 +163,16 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 			return why
 		}
 		g = s.overhear(v, h, f.Data, g, now)
-		p.aimHere(v, nil)
-		for _, r := range v.ports {
-			if g.reaches(r) {
-				p.aim(r, h.VLAN) // those that it must not reach are passed over
-			}
+		if p.aimBUM(v, h, f.Data, g, now) {
+			return passed
 		}
 		if g.reach != toAll && !g.control && len(p.to)+len(p.here) == 0 {
 			return noListener
 		}
 		p.spread(v, h.VLAN)
+		if s.recent.some.Load() {
+			s.ahead(v, p.to, &h, now)
+		}
 		return p.emit(f)
 	case where == p.from:
 		return elsewhere // it is on the side it came from
@@ -177,6 +184,9 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 		p.aimHere(v, where)
 	} else if why := p.aim(where.remote, h.VLAN); why != passed {
 		return why
+	}
+	if s.recent.some.Load() {
+		s.ahead(v, p.to, &h, now)
 	}
 	return p.emit(f)
 }

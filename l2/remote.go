@@ -16,6 +16,7 @@ type RemotePort struct {
 	name string
 	at   atomic.Pointer[attachment] // nil: disconnected
 	seen atomic.Int64               // time.Duration since the switch's start
+	away atomic.Bool                // it cannot be reached
 
 	rxFrames, rxBytes, txFrames, txBytes atomic.Uint64
 

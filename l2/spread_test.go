@@ -31,13 +31,15 @@ func TestSpread(t *testing.T) {
 		dst     MAC
 		vlan    uint16
 		denied  bool // one of the takers may not use the VLAN
+		hosts   bool // there may be hosts behind each
 		copied  bool
 		perSend int // how many remotes are sent a frame of their own
 	}{
 		{name: "a small mesh", takers: 4, dst: broadcast, perSend: 4},
 		{name: "one more", takers: 5, dst: broadcast, copied: true},
 		{name: "multicast", takers: 5, dst: MAC{1, 0, 0x5e, 1, 2, 3}, copied: true},
-		{name: "unknown unicast", takers: 9, dst: host3, copied: true},
+		{name: "unknown unicast, with hosts behind all", takers: 9, dst: host3, hosts: true, copied: true},
+		{name: "unknown unicast, with no hosts behind any", takers: 9, dst: host3},
 		{name: "a known one", takers: 9, dst: MAC{2, 0, 0, 0, 7, 1}, perSend: 1},
 		{name: "older members beside", takers: 5, others: 3, dst: broadcast, copied: true, perSend: 3},
 		{name: "many older members", takers: 4, others: 9, dst: broadcast, perSend: 13},
@@ -49,6 +51,7 @@ func TestSpread(t *testing.T) {
 			r := newRig(t, Config{Everyone: all, SpreadAbove: 4})
 			for i := range tt.takers {
 				a := allow(byte(i))
+				a.Bridge = tt.hosts
 				if tt.denied && i == 3 {
 					a.VLANs = []uint16{9}
 				}

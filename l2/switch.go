@@ -22,6 +22,7 @@ type Switch struct {
 	batches sync.Pool // of *offload.Merger, for the device
 	whole   sync.Pool // likewise for plugs, without offloads
 	queues  int       // of the device
+	stations
 
 	everyone *RemotePort // nil: each remote is sent what is for all
 
@@ -29,6 +30,7 @@ type Switch struct {
 	warned                  atomic.Int64 // when warn last did, as a time.Duration since the start
 
 	plugMu     sync.Mutex // held while a plug sends: they have one lane
+	plugRound  uint64     // of what went by it; guarded by plugMu
 	bumMu      sync.Mutex
 	bum        bucket // of what the device and the plugs send
 	groupBytes bucket // likewise, to groups that somebody listens to
@@ -48,6 +50,22 @@ type rights struct {
 
 	duties duty
 	addrs  []netip.Addr
+
+	bridge  bool // it may claim hosts of others
+	silent  bool // there may be hosts behind it that nobody has heard
+	segment Segment
+}
+
+// stations are the parts of a switch that know who is where (whereabouts.go).
+type stations struct {
+	where     *whereabouts
+	recent    *recents
+	attention chan struct{}
+	stamps    atomic.Uint32
+	out       []func()      // to be done once where.mu is free; guarded by it
+	asked     time.Duration // when silent hosts were last asked; likewise
+	sought    sought
+	given     atomic.Uint64 // answers for hosts elsewhere
 }
 
 type vlanSet [vidMask + 1]bool
@@ -57,6 +75,7 @@ func rightsOf(a Allow) rights {
 	if a.MAC != (MAC{}) {
 		r.addrs = append(r.addrs, linkLocal(a.MAC))
 	}
+	r.bridge, r.silent, r.segment = a.Bridge, a.Bridge || a.Hosts, a.Segment
 	if a.Router {
 		r.duties |= dutyRouter
 	}
@@ -107,6 +126,8 @@ func NewSwitch(cfg Config) *Switch {
 	s.bum, s.groupBytes = s.bucket(), s.byteBucket()
 	s.groups.init(cfg.MAC, 0)
 	s.everyone = s.newEveryone(cfg.Everyone)
+	s.where, s.recent, s.attention = newWhereabouts(), newRecents(), make(chan struct{}, 1)
+	s.hosts.local, s.heard.local = s.recent.add, s.recent.add
 	offloads := offload.None
 	if cfg.Device != nil {
 		offloads = cfg.Device.Offloads()
@@ -159,6 +180,7 @@ func (s *Switch) SetOwn(own Allow) {
 	s.publish(ports)
 	if s.own.mac != old {
 		s.forgetMAC(s.own.mac)
+		s.hosts.reserve(s.own.mac.probe())
 	}
 }
 
@@ -210,6 +232,7 @@ func (s *Switch) Disconnect(name string) {
 	s.groups.leave(r)
 	s.remove(r)
 	r.settle()
+	s.forgetRemote(r)
 	behind := func(_ station, at *origin) bool { return at == &r.origin }
 	s.hosts.forget(behind)
 	s.heard.forget(behind)

@@ -87,7 +87,7 @@ func (n *Node) pause() time.Duration {
 
 // hostChanged acts on new addresses, routes or links of this host.
 func (n *Node) hostChanged() {
-	n.state.schedule.gather = time.Time{}
+	n.state.schedule.gather, n.state.schedule.presence = time.Time{}, time.Time{}
 	n.state.segment.hostChanged(n)
 	n.engine.LocalChange()
 	if n.mapper != nil {
@@ -112,6 +112,7 @@ func (n *Node) reconcile(now time.Time) {
 	n.publish(now)
 	n.publishGroups(now)
 	n.reconcileMembers(now)
+	n.lookAtStations(now)
 	n.keepPapers(now)
 	n.expirePending(now)
 	n.keepNeighbours(now)
@@ -227,10 +228,14 @@ func (n *Node) reconcileMember(id keys.NodeID, now time.Time) {
 		m.left = false
 		s.schedule.neighbours = earlier(s.schedule.neighbours, now)
 	}
+	if hosts := mayHaveHosts(d); hosts != m.hosts {
+		m.hosts, m.port = hosts, nil
+	}
 	if s.segment != nil && m.port == nil {
 		m.port = s.segment.sw.Connect(d.ID.String(), lanes{m.remote}, n.allowFor(d))
 		m.remote.Attach(m.port)
 		m.groups = nil // a new port wants all
+		n.tellStations(d.ID)
 	}
 	n.tellGroups(d, m)
 	n.tellSpreading(d, m)
@@ -278,6 +283,7 @@ func (n *Node) watchSession(id keys.NodeID, m *member, now time.Time) {
 	}
 	if !before { // what one of us missed, the other may know
 		n.compare(m.remote)
+		n.greet(m)
 	}
 }
 
@@ -387,6 +393,7 @@ func (n *Node) handleGoodbye(from *peer.Remote) {
 // goroutine has ended.
 func (n *Node) goodbye() {
 	n.engine.Leave()
+	n.withdrawStations()
 	for _, m := range n.state.members {
 		if m.remote != nil && m.remote.Up() {
 			sendControl(m.remote, kindGoodbye)

@@ -85,6 +85,7 @@ type Node struct {
 		prefixes atomic.Pointer[[]netip.Prefix] // found; only where IPv4 leads nowhere
 	}
 	stop context.CancelCauseFunc
+	sw   atomic.Pointer[l2.Switch] // of the segment, for who is not the control goroutine
 
 	state state // owned by the control goroutine
 }
@@ -132,6 +133,9 @@ type schedule struct {
 	streams time.Time // a stream may be missing then; zero: none is
 	papers  time.Time // look at our own certificates
 
+	presence time.Time // look at the host's addresses on the segment
+	away     time.Time // look who can be reached
+
 	contacts time.Time // look whether those who relay to us are the right ones
 
 	neighbours time.Time // choose them anew
@@ -159,6 +163,9 @@ type member struct {
 	failed     time.Time        // when another became a neighbour in its place
 	tx, rx     rate
 	groups     *record.Groups // what it listens to, as last told to the switch
+	hosts      bool           // there may be some behind it that nobody has heard; as the port was made
+	stations   bool           // it has announced some
+	away       bool           // as last told to the switch
 }
 
 // endpoints is how this node may be reached.
@@ -178,6 +185,8 @@ type segment struct {
 	mac    l2.MAC
 	around detour // nil: none
 	inside error  // why there is none although there should be
+
+	bridged bool // the TAP is in a bridge
 
 	roles     string                  // ours, as last told to the switch
 	addresses []netip.Prefix          // as last set
@@ -299,6 +308,10 @@ func (n *Node) Control(from *peer.Remote, msg []byte) {
 	}
 	if msg[0] == kindPing {
 		n.pings.receive(from, msg)
+		return
+	}
+	if msg[0] == kindStations {
+		n.hearStations(from, msg[1:])
 		return
 	}
 	done, ok := n.inbox.take(from.ID, from.Class())

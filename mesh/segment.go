@@ -61,8 +61,9 @@ func (n *Node) openSegment(prefixes []netip.Prefix, mtu int) (*segment, error) {
 	}
 	s.sw = l2.NewSwitch(l2.Config{
 		Device: s.device, MAC: s.mac, MTU: mtu, Logger: n.log,
-		GroupsChanged: n.wake, Everyone: n.everyone(),
+		GroupsChanged: n.wake, Everyone: n.everyone(), Epoch: n.state.dir.Epoch(),
 	})
+	n.sw.Store(s.sw)
 	if err := s.listenPlugs(n.cfg.Plugs); err != nil {
 		return nil, errors.Join(err, s.close(false))
 	}
@@ -129,6 +130,7 @@ func (s *segment) hostChanged(n *Node) {
 func (s *segment) run(ctx context.Context, n *Node) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.sw.Run(ctx) })
+	group.Go(func() error { return s.keepStations(ctx, n) })
 	s.servePlugs(ctx, group, n)
 	if s.names != nil {
 		group.Go(func() error { return s.names.Run(ctx) })

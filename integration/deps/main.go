@@ -14,6 +14,7 @@ import (
 var programs = []struct{ program, pkg string }{
 	{"ping", "iputils-ping"},
 	{"ip", "iproute2"},
+	{"arping", "iputils-arping"},
 	{"iperf3", "iperf3"}, // bench
 	{"tcpdump", "tcpdump"},
 	{"ssh", "openssh-client"},

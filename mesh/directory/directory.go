@@ -95,6 +95,8 @@ type MergeResult struct {
 	Changed []keys.NodeID
 	// Removed are those of Changed that are members no longer: their sessions and keys must go at once.
 	Removed []keys.NodeID
+	// Stations are the members whose stations changed, each once.
+	Stations []keys.NodeID
 	// Network says that the network's name, prefixes, MTU or settings changed.
 	Network bool
 	// Own says that our own record was signed anew (it is in the delta); the caller persists Epoch.
@@ -136,6 +138,7 @@ type Directory struct {
 	banned  []*keys.Revocation // those that count
 
 	neighbours map[keys.NodeID]*neighbour
+	stations   map[keys.NodeID]*pages
 }
 
 // New returns an empty directory. Members are believed under trust; self is this node.
@@ -149,6 +152,7 @@ func New(trust keys.Trust, self keys.NodeID) *Directory {
 		members:      map[keys.NodeID]*Member{},
 		names:        map[string]keys.NodeID{},
 		neighbours:   map[keys.NodeID]*neighbour{},
+		stations:     map[keys.NodeID]*pages{},
 	}
 }
 
