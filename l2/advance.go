@@ -93,19 +93,19 @@ func (s *Switch) age(now time.Duration) {
 		at *origin
 	}
 	var ask, gone []silent
-	s.hosts.ours(now, func(k station, p sighting, age time.Duration) bool {
+	s.hosts.ours(now, func(k station, p sighting, age time.Duration) {
 		switch {
 		case age >= s.cfg.Age:
 			gone = append(gone, silent{k, p.at})
-			return true
 		case float64(age) >= askAt*float64(s.cfg.Age):
 			ask = append(ask, silent{k, p.at})
 		}
-		return false
 	})
 	for _, q := range gone {
-		s.heard.unbind(q.k, q.at)
-		s.tellGone(q.k, now)
+		if s.hosts.dropSilent(q.k, q.at, now) {
+			s.heard.unbind(q.k, q.at)
+			s.tellGone(q.k, now)
+		}
 	}
 	if now-s.asked < askAgain {
 		return
@@ -186,14 +186,15 @@ func (s *Switch) forgetPlug(at *origin) {
 	defer s.where.mu.Unlock()
 	now := s.now()
 	var gone []station
-	s.hosts.ours(now, func(k station, p sighting, _ time.Duration) bool {
+	s.hosts.ours(now, func(k station, p sighting, _ time.Duration) {
 		if p.at == at {
 			gone = append(gone, k)
 		}
-		return p.at == at
 	})
 	s.heard.forget(func(_ station, o *origin) bool { return o == at })
 	for _, k := range gone {
-		s.tellGone(k, now)
+		if s.hosts.drop(k, at) {
+			s.tellGone(k, now)
+		}
 	}
 }

@@ -124,11 +124,10 @@ func (s *Switch) Reconsider() { s.recent.signal() }
 func (s *Switch) Local() []Binding {
 	now, v := s.now(), s.view.Load()
 	var list []Binding
-	s.hosts.ours(now, func(k station, p sighting, age time.Duration) bool {
+	s.hosts.ours(now, func(k station, p sighting, age time.Duration) {
 		if age < s.cfg.Age {
 			list = append(list, Binding{VLAN: k.vlan(), MAC: k.mac(), Seq: p.seq, Segment: v.own.segment})
 		}
-		return false
 	})
 	for i := range list {
 		b := &list[i]

@@ -81,18 +81,26 @@ func (f *fdb) raise(k station, seq uint32) {
 	}
 }
 
-// ours calls yield for every station on our side, aged ones too, and for each
-// drops it when yield says so. yield must not call f.
-func (f *fdb) ours(now time.Duration, yield func(k station, p sighting, age time.Duration) (drop bool)) {
+// dropSilent forgets a station behind o if it has aged.
+func (f *fdb) dropSilent(k station, o *origin, now time.Duration) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	e := f.hosts[k]
+	if e == nil || e.at != o || !f.expired(e, now) {
+		return false
+	}
+	f.remove(k, e)
+	return true
+}
+
+// ours calls yield for every station on our side, aged ones too. yield must not call f.
+func (f *fdb) ours(now time.Duration, yield func(k station, p sighting, age time.Duration)) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
 	for k, e := range f.hosts {
-		if e.at.remote != nil {
-			continue
-		}
-		seen := time.Duration(e.seen.Load())
-		if yield(k, sighting{at: e.at, seq: e.seq, seen: seen}, now-seen) {
-			f.remove(k, e)
+		if e.at.remote == nil {
+			seen := time.Duration(e.seen.Load())
+			yield(k, sighting{at: e.at, seq: e.seq, seen: seen}, now-seen)
 		}
 	}
 }

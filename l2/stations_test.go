@@ -791,3 +791,29 @@ func TestHandOverIsForTheClaimant(t *testing.T) {
 		}
 	}
 }
+
+// A virtual machine whose cable is pulled may go on anywhere at once: nobody needs a role.
+func TestUnplugged(t *testing.T) {
+	f := newFabric(t, Allow{}, Allow{}, Allow{})
+	first := f.sites[0]
+	cable := &plugPort{dev: &tape{}}
+	cable.plug, cable.share = cable, first.sw.local.share
+	plugged := &pump{sw: first.sw, from: &cable.origin, index: first.sw.queues}
+	plugged.batch(whole(request(vm, vmIP, vmIP)))
+	f.share()
+	if got := f.sites[2].at(vm); got != "m0" {
+		t.Fatalf("it is at %q", got)
+	}
+	first.sw.forgetPlug(&cable.origin)
+	f.step(50 * time.Millisecond)
+	if got := f.sites[2].at(vm); got != "?" {
+		t.Errorf("unplugged, it is at %q", got)
+	}
+	f.sites[1].says(request(vm, vmIP, vmIP))
+	if got := f.sites[2].at(vm); got != "m1" {
+		t.Errorf("plugged in elsewhere, it is at %q", got)
+	}
+	if h := hostOfMAC(f.sites[2], vm); !slices.Contains(h.IPs, netip.MustParseAddr(vmIP)) {
+		t.Errorf("%+v", h)
+	}
+}
