@@ -414,12 +414,6 @@ func (n *Node) measureRates(now time.Time) {
 	n.measureShare(now)
 }
 
-// prefixes are the network's.
-func (n *Node) prefixes() []netip.Prefix {
-	_, prefixes, _ := n.state.dir.Network()
-	return prefixes
-}
-
 // earlier returns the earlier of two times, of which zero is never.
 func earlier(a, b time.Time) time.Time {
 	if a.IsZero() || b.Before(a) {

@@ -287,8 +287,8 @@ func (n *Node) live(ctx context.Context, group *errgroup.Group) error {
 	var s *segment
 	var failed error
 	err = n.do(ctx, func() {
-		_, prefixes, mtu := n.state.dir.Network()
-		if s, failed = n.openSegment(prefixes, mtu); failed == nil {
+		_, _, mtu := n.state.dir.Network()
+		if s, failed = n.openSegment(n.prefixes(), mtu); failed == nil {
 			s.life = ctx
 			n.state.segment = s
 			n.state.schedule.all = time.Time{} // everybody gets a port

@@ -40,7 +40,7 @@ func newRoot(a *app) *cobra.Command {
 	f.BoolVar(&a.flags.json, "json", false, "print JSON")
 	root.AddCommand(
 		newUp(a), newDown(a), newStatus(a), newPing(a), newHosts(a), newShare(a), newInvite(a), newRequests(a), newApprove(a), newDeny(a),
-		newRevoke(a), newRole(a), newLeave(a), newGraph(a),
+		newRevoke(a), newRole(a), newLeave(a), newGraph(a), newPrefix(a), newGateway(a),
 		newWait(a), newNetcheck(a), newDoctor(a), newDemo(a), newPlug(a), newStdio(a), newVersion(a), newCompletion(a),
 	)
 	root.SetHelpCommand(newHelp())
