@@ -188,6 +188,7 @@ func (n *Node) health(now time.Time) []api.Health {
 	list = append(list, bufferHealth(n.conns)...)
 	list = append(list, n.streamHealth()...)
 	list = append(list, n.surroundingHealth(now)...)
+	list = append(list, n.routingHealth()...)
 	if n.state.dir != nil {
 		list = append(list, certificateHealth(n.state.dir.Member(n.self))...)
 	}

@@ -227,7 +227,7 @@ func TestErrorsOfTheDaemon(t *testing.T) {
 func TestBadConfig(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
 		{"unknown key", "name = \"a\"\n\nfrob = 1\n", `line 3: unknown key "frob"`},
-		{"key of a later version", "gateway = true\n", `line 1: unknown key "gateway"`},
+		{"key of a later version", "metrics = \"x\"\n", `line 1: unknown key "metrics"`},
 		{"table", "[up]\nname = \"a\"\n", `line 1: key "up": it is a table, and no flag is`},
 		{"config in config", "config = \"x\"\n", `line 1: unknown key "config"`},
 		{"detach", "detach = true\n", `line 1: unknown key "detach"`},

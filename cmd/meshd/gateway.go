@@ -35,7 +35,7 @@ func gatewayRows(g *api.Gateway) []row {
 			uplink += " (" + clean(r.Interface) + ")"
 		}
 		rows = append(rows, row{
-			{r.Prefix.String(), bold}, {field(r.Member), plain}, {clean(r.State), stateColour(r.State == api.RouterActive)},
+			{r.Prefix.String(), bold}, {field(r.Member), plain}, {clean(r.State), goodColour(r.State == api.RouterActive)},
 			{uplink, plain}, {r.Address.String() + " at " + clean(r.MAC), dim},
 		})
 	}
@@ -44,7 +44,7 @@ func gatewayRows(g *api.Gateway) []row {
 		if d.Taken {
 			taken = "taken"
 		}
-		rows = append(rows, row{{"default", bold}, {d.Router.String(), plain}, {taken, stateColour(d.Taken)}, {"for " + lasts(d.Seconds), plain}})
+		rows = append(rows, row{{"default", bold}, {d.Router.String(), plain}, {taken, goodColour(d.Taken)}, {"for " + lasts(d.Seconds), plain}})
 	}
 	return rows
 }

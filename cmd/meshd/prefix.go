@@ -91,7 +91,7 @@ func (a *app) prefix(cmd *cobra.Command, c api.PrefixChange) error {
 		if p.State == api.PrefixDeprecated {
 			left = "ends in " + lasts(p.ValidSeconds)
 		}
-		rows[i] = row{{p.Prefix.String(), bold}, {clean(p.State), stateColour(p.State == api.PrefixInUse)}, {left, plain}}
+		rows[i] = row{{p.Prefix.String(), bold}, {clean(p.State), goodColour(p.State == api.PrefixInUse)}, {left, plain}}
 	}
 	a.printf("%s", a.style.table(rows))
 	return nil
@@ -101,7 +101,7 @@ func lasts(seconds float64) string {
 	return (time.Duration(seconds) * time.Second).String()
 }
 
-func stateColour(good bool) colour {
+func goodColour(good bool) colour {
 	if good {
 		return green
 	}

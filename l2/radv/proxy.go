@@ -13,7 +13,7 @@ const (
 	maxPending   = 32                      // addresses that the segment is asked for at a time
 	pendingFor   = 1500 * time.Millisecond // past the second question of who asks (RFC 4861, RETRANS_TIMER)
 	lookAgain    = 20 * time.Millisecond
-	maxAnnounced = 512
+	maxSought    = 512
 )
 
 // Proxy answers on the uplink for addresses on the segment, where neighbours there
@@ -26,8 +26,10 @@ const (
 type Proxy struct {
 	mac      MAC // of the uplink
 	prefixes []netip.Prefix
-	own      []netip.Addr // of the uplink, for which the kernel answers
+	active   []netip.Prefix // those of prefixes that we answer for
+	own      []netip.Addr   // of the uplink, for which the kernel answers
 	pending  map[netip.Addr]question
+	sought   map[netip.Addr]bool // asked for on the uplink lately, whoever answered
 }
 
 // question is who asked for an address.
@@ -40,14 +42,14 @@ type question struct {
 
 // NewProxy makes one for an uplink.
 func NewProxy(mac MAC, own []netip.Addr) *Proxy {
-	return &Proxy{mac: mac, own: own, pending: map[netip.Addr]question{}}
+	return &Proxy{mac: mac, own: own, pending: map[netip.Addr]question{}, sought: map[netip.Addr]bool{}}
 }
 
-// Serve says for which prefixes it answers.
-func (p *Proxy) Serve(prefixes []netip.Prefix) { p.prefixes = prefixes }
+// Serve says which prefixes are the segment's, and which of them it answers for now.
+func (p *Proxy) Serve(prefixes, active []netip.Prefix) { p.prefixes, p.active = prefixes, active }
 
-func (p *Proxy) serves(ip netip.Addr) bool {
-	return !slices.Contains(p.own, ip) && slices.ContainsFunc(p.prefixes, func(q netip.Prefix) bool { return q.Contains(ip) })
+func (p *Proxy) isIn(ip netip.Addr, prefixes []netip.Prefix) bool {
+	return !slices.Contains(p.own, ip) && slices.ContainsFunc(prefixes, func(q netip.Prefix) bool { return q.Contains(ip) })
 }
 
 // Receive takes a frame from the uplink. What is no solicitation for an address of
@@ -55,7 +57,14 @@ func (p *Proxy) serves(ip netip.Addr) bool {
 func (p *Proxy) Receive(frame []byte, now time.Time) {
 	k, err := Parse(frame)
 	m, ok := k.Message.(*ndp.NeighborSolicitation)
-	if err != nil || !ok || !p.serves(m.TargetAddress) || k.SrcMAC == p.mac {
+	if err != nil || !ok || !p.isIn(m.TargetAddress, p.prefixes) || k.SrcMAC == p.mac {
+		return
+	}
+	if len(p.sought) >= maxSought {
+		clear(p.sought)
+	}
+	p.sought[m.TargetAddress] = true
+	if !p.isIn(m.TargetAddress, p.active) {
 		return
 	}
 	if _, known := p.pending[m.TargetAddress]; !known && len(p.pending) >= maxPending {
@@ -120,14 +129,11 @@ func (p *Proxy) advertise(ip netip.Addr, mac MAC, dst netip.Addr, solicited bool
 	}}.Frame()
 }
 
-// Announce tells the uplink that these addresses are here from now on: another
-// gateway answered for them before.
-func (p *Proxy) Announce(addrs []netip.Addr) (frames [][]byte) {
-	for _, ip := range addrs {
-		if len(frames) >= maxAnnounced {
-			break
-		}
-		if !p.serves(ip) {
+// Announce tells the uplink that what is in a prefix is here from now on, as far as
+// neighbours there have asked for it: another gateway answered before.
+func (p *Proxy) Announce(prefix netip.Prefix) (frames [][]byte) {
+	for ip := range p.sought {
+		if !prefix.Contains(ip) {
 			continue
 		}
 		if f, err := p.advertise(ip, GroupMAC(allNodes()), allNodes(), false); err == nil {

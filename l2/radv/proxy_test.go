@@ -26,7 +26,7 @@ func TestProxy(t *testing.T) {
 	here := map[string]bool{"2001:db8:1:2::7": true}
 	held := func(ip netip.Addr) bool { return here[ip.String()] }
 	p := NewProxy(uplinkMAC, []netip.Addr{netip.MustParseAddr("2001:db8:1:2::1")})
-	p.Serve([]netip.Prefix{prefix})
+	p.Serve([]netip.Prefix{prefix}, []netip.Prefix{prefix})
 	isp := LinkLocal(ispMAC)
 	now := epoch
 	for _, c := range []struct {
@@ -78,7 +78,7 @@ func TestProxy(t *testing.T) {
 // TestProxyBounded: a scan of the prefix costs little.
 func TestProxyBounded(t *testing.T) {
 	p := NewProxy(uplinkMAC, nil)
-	p.Serve([]netip.Prefix{prefix})
+	p.Serve([]netip.Prefix{prefix}, []netip.Prefix{prefix})
 	asked, now := 0, epoch
 	for i := range 10000 {
 		a := prefix.Addr().As16()
@@ -93,15 +93,22 @@ func TestProxyBounded(t *testing.T) {
 	}
 }
 
+// TestAnnounce: a standby does not answer, and remembers what was asked for.
 func TestAnnounce(t *testing.T) {
 	p := NewProxy(uplinkMAC, nil)
-	p.Serve([]netip.Prefix{prefix})
-	frames := p.Announce([]netip.Addr{netip.MustParseAddr("2001:db8:1:2::7"), netip.MustParseAddr("fe80::1"), netip.MustParseAddr("2001:db8:1:2::8")})
-	if len(frames) != 2 {
+	p.Serve([]netip.Prefix{prefix}, nil)
+	for _, target := range []string{"2001:db8:1:2::7", "2001:db8:9::1", "2001:db8:1:2::7"} {
+		p.Receive(question6(LinkLocal(ispMAC), target), epoch)
+	}
+	if frames, ask, next := p.Poll(epoch, func(netip.Addr) bool { return true }); len(frames)+len(ask) > 0 || !next.IsZero() {
+		t.Errorf("a standby says %d things and asks %d", len(frames), len(ask))
+	}
+	frames := p.Announce(prefix)
+	if len(frames) != 1 {
 		t.Fatalf("%d frames", len(frames))
 	}
-	k, err := Parse(frames[1])
-	if m, ok := k.Message.(*ndp.NeighborAdvertisement); err != nil || !ok || m.Solicited || !m.Override || m.TargetAddress.String() != "2001:db8:1:2::8" {
+	k, err := Parse(frames[0])
+	if m, ok := k.Message.(*ndp.NeighborAdvertisement); err != nil || !ok || m.Solicited || !m.Override || m.TargetAddress.String() != "2001:db8:1:2::7" {
 		t.Errorf("%+v, %v", k, err)
 	}
 }
@@ -111,7 +118,7 @@ func FuzzProxy(f *testing.F) {
 	f.Add(question6(LinkLocal(ispMAC), "2001:db8:1:2::7"))
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		p := NewProxy(uplinkMAC, nil)
-		p.Serve([]netip.Prefix{prefix})
+		p.Serve([]netip.Prefix{prefix}, []netip.Prefix{prefix})
 		p.Receive(fixed(frame), epoch)
 		frames, _, _ := p.Poll(epoch, func(netip.Addr) bool { return true })
 		for _, f := range frames {
