@@ -156,3 +156,322 @@ func (w *world) nothingLeft(h *lab.Host) {
 		w.Errorf("%s: the TAP is left", h.Name())
 	}
 }
+
+// uplinkLAN is an internet provider's router with a LAN, on which a /64 is on-link, and a server behind it. The hosts are
+// connected to the LAN by eth9, where they have an address and their default route.
+func (w *world) uplinkLAN(p netip.Prefix, hosts ...*lab.Host) (isp, server *lab.Host) {
+	w.Helper()
+	isp, server = w.lab.Bare("isp"), w.lab.Bare("server")
+	w.run(isp, "ip", "link", "add", "lan", "type", "bridge")
+	for i, h := range hosts {
+		port := fmt.Sprintf("p%d", i)
+		w.must(w.lab.Cable(isp, port, h, "eth9"))
+		w.run(isp, "ip", "link", "set", port, "master", "lan")
+	}
+	w.run(isp, "ip", "link", "set", "lan", "up")
+	w.must(w.lab.Cable(isp, "wan", server, "eth0"))
+	w.sysctl(isp, "net.ipv6.conf.all.forwarding=1")
+	at := func(n int) string {
+		a := p.Addr().As16()
+		a[15] = byte(n)
+		return netip.PrefixFrom(netip.AddrFrom16(a), 64).String()
+	}
+	w.run(isp, "ip", "addr", "add", at(1), "dev", "lan", "nodad")
+	w.run(isp, "ip", "addr", "add", "2001:db8:ee::1/64", "dev", "wan", "nodad")
+	w.run(server, "ip", "addr", "add", "2001:db8:ee::2/64", "dev", "eth0", "nodad")
+	w.run(server, "ip", "route", "add", "default", "via", "2001:db8:ee::1")
+	for i, h := range hosts {
+		w.run(h, "ip", "addr", "add", at(10+i), "dev", "eth9", "nodad")
+		w.run(h, "ip", "route", "add", "default", "via", strings.TrimSuffix(at(1), "/64"), "dev", "eth9", "metric", "512")
+	}
+	return isp, server
+}
+
+var internet6 = netip.MustParseAddr("2001:db8:ee::2")
+
+// TestGatewayOnLink: the /64 of the segment is on-link at the uplink of two gateways, which answer there for hosts of the
+// segment. One is killed: the other takes over, and the host notices nothing but a gap.
+func TestGatewayOnLink(t *testing.T) {
+	w := newWorld(t)
+	v4 := lab.HostConfig{V4: true}
+	hosts := []*lab.Host{w.net.Host("gw1", v4), w.net.Host("gw2", v4)}
+	_, server := w.uplinkLAN(routed, hosts...)
+	one := w.found(hosts[0], "--prefix", routed.String(), "--gateway")
+	two := w.join(hosts[1], w.invite(one, "--role", "router"), "--gateway")
+	socket := t.TempDir() + "/ctl"
+	laptop := w.join(w.net.Host("laptop", v4), w.invite(one), "--plug", "vde:"+socket)
+	w.waitPeers(one, two, laptop)
+	vm := w.plugged("vm", socket)
+	addr := w.slaac(vm, "vm0", routed)
+
+	// The server speaks first: nobody has heard of the host.
+	w.reached(10*time.Second, &lab.Node{Host: server}, addr)
+	w.reached(10*time.Second, &lab.Node{Host: vm}, internet6)
+	w.reached(10*time.Second, laptop, internet6)
+	w.reached(10*time.Second, &lab.Node{Host: server}, w.addr(laptop))
+
+	nodes := map[string]*lab.Node{"gw1": one, "gw2": two}
+	active := w.active(laptop, routed)
+	standby := map[string]string{"gw1": "gw2", "gw2": "gw1"}[active]
+	tables := func() string {
+		return w.run(vm, "sh", "-c", "ip -6 route show | sed 's/ expires [0-9]*sec//'; ip -6 neigh show | awk '/router/ {print $1, $3, $4, $5}' | sort")
+	}
+	before := tables()
+	p, err := vm.Pinger(internet6, lab.PingOptions{Interval: 20 * time.Millisecond})
+	w.must(err)
+	defer p.Close()
+	for _, step := range []struct {
+		name string
+		do   func() error
+		to   string
+	}{
+		{"kill -9", nodes[active].Kill, standby},
+	} {
+		w.flowing(p)
+		begun := time.Now()
+		w.must(step.do())
+		w.gatewayState(nodes[step.to], routed, step.to, "active")
+		w.flowing(p)
+		gap := p.Stats().Outage
+		t.Logf("%s: %s took over, outage %v, known after %v", step.name, step.to, gap, time.Since(begun))
+		if gap > 3*time.Second {
+			t.Errorf("%s: an outage of %v", step.name, gap)
+		}
+		if after := tables(); after != before {
+			t.Errorf("%s: the host's tables were\n%s\nand are\n%s", step.name, before, after)
+		}
+	}
+	// It comes back as standby; then the uplink of the active one is cut, and at last that one ends in good order.
+	w.resume(nodes[active], "--gateway")
+	w.waitPeers(one, two, laptop)
+	w.gatewayState(laptop, routed, active, "standby")
+	w.uplinkUp(laptop, routed, active)
+	w.flowing(p)
+	was := p.Stats().Outage
+	w.run(nodes[standby].Host, "ip", "-6", "route", "del", "default")
+	w.gatewayState(nodes[active], routed, active, "active")
+	w.flowing(p)
+	t.Logf("uplink lost: longest gap %v, before %v", p.Stats().Outage, was)
+	if gap := p.Stats().Outage; gap > 3*time.Second {
+		t.Errorf("uplink lost: an outage of %v", gap)
+	}
+	if after := tables(); after != before {
+		t.Errorf("uplink lost: the host's tables were\n%s\nand are\n%s", before, after)
+	}
+}
+
+// active is who speaks for a prefix.
+func (w *world) active(at *lab.Node, p netip.Prefix) (name string) {
+	w.Helper()
+	w.eventually(15*time.Second, "somebody is active", func() error {
+		var g gateways
+		if err := at.JSON(w.within(5*time.Second), &g, "gateway"); err != nil {
+			return err
+		}
+		for _, r := range g.Routers {
+			if r.Prefix == p && r.State == "active" {
+				name = r.Member
+				return nil
+			}
+		}
+		return fmt.Errorf("%+v", g)
+	})
+	return name
+}
+
+// uplinkUp waits until a member is seen to have its uplink.
+func (w *world) uplinkUp(at *lab.Node, p netip.Prefix, member string) {
+	w.Helper()
+	w.eventually(15*time.Second, member+" has its uplink", func() error {
+		var g gateways
+		if err := at.JSON(w.within(5*time.Second), &g, "gateway"); err != nil {
+			return err
+		}
+		for _, r := range g.Routers {
+			if r.Prefix == p && r.Member == member && r.Uplink == "up" {
+				return nil
+			}
+		}
+		return fmt.Errorf("%+v", g)
+	})
+}
+
+// flowing waits until pings are answered now.
+func (w *world) flowing(p *lab.Pinger) {
+	w.Helper()
+	from := p.Stats().Received
+	w.eventually(15*time.Second, "pings are answered", func() error {
+		if s := p.Stats(); s.Received < from+25 {
+			return fmt.Errorf("%v", s)
+		}
+		return nil
+	})
+}
+
+// TestDefaultRoute: when a member takes the route of the mesh, and that it is put back.
+func TestDefaultRoute(t *testing.T) {
+	w := newWorld(t)
+	home := w.net.Host("home", lab.HostConfig{})
+	server := w.net.Host("server", lab.HostConfig{})
+	w.must(w.net.Route(routed, home))
+	gw := w.found(home, "--prefix", routed.String(), "--gateway")
+	defaults := func(h *lab.Host) string {
+		return w.run(h, "ip", "-6", "route", "show", "default")
+	}
+	for _, c := range []struct {
+		name, mode string
+		own        bool // the host has a way of its own
+		taken      bool
+	}{
+		{"auto4", "auto", false, true},
+		{"auto6", "auto", true, false},
+		{"always6", "always", true, true},
+		{"never4", "never", false, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := w.under(t)
+			host := w.net.Host(c.name, lab.HostConfig{V4: true, V6: c.own})
+			before := defaults(host)
+			n := w.join(host, w.invite(gw), "--default-route", c.mode)
+			w.gatewayHeard(n)
+			w.eventually(5*time.Second, "the route is as it should be", func() error {
+				if out := defaults(host); strings.Contains(out, "mesh0") != c.taken || c.own && !strings.HasPrefix(out, before) {
+					return errors.New(out)
+				}
+				return nil
+			})
+			// What has a mesh source goes by the mesh, whatever the mode; what has none, as the host goes.
+			w.reached(10*time.Second, &lab.Node{Host: server}, w.addr(n))
+			if out := w.run(host, "ip", "-6", "route", "get", server.Addr6().String(), "from", w.addr(n).String()); !strings.Contains(out, "dev mesh0") {
+				t.Errorf("with a mesh source: %s", out)
+			}
+			if c.own {
+				if out := w.run(host, "ip", "-6", "route", "get", server.Addr6().String()); !strings.Contains(out, "dev eth0") {
+					t.Errorf("without: %s", out)
+				}
+			}
+			if c.name == "auto6" { // the host loses its own way: now it takes ours, and gives it back
+				own := strings.Fields(strings.TrimSpace(before))
+				w.run(host, "ip", append([]string{"-6", "route", "del"}, own[:5]...)...)
+				w.eventually(5*time.Second, "the route is taken", func() error { return contains(defaults(host), "mesh0") })
+				w.run(host, "ip", append([]string{"-6", "route", "add"}, own...)...)
+				w.eventually(5*time.Second, "the route is given back", func() error {
+					if contains(defaults(host), "mesh0") == nil {
+						return errors.New(defaults(host))
+					}
+					return nil
+				})
+			}
+			// Killed: the TAP has no carrier, and its routes do not count. Then `down` cleans up.
+			w.must(n.Kill())
+			out, err := host.Command(w.within(5*time.Second), "ip", "-6", "route", "get", server.Addr6().String()).CombinedOutput()
+			if strings.Contains(string(out), "mesh0") || c.own && err != nil {
+				t.Errorf("after kill -9: %s, %v", out, err)
+			}
+			_, err = n.Run(w.within(10*time.Second), "down")
+			w.must(err)
+			w.nothingLeft(host)
+			if out := defaults(host); out != before {
+				t.Errorf("default routes were\n%s\nand are\n%s", before, out)
+			}
+		})
+	}
+	w.must(gw.Kill())
+	if _, err := gw.Run(w.within(10*time.Second), "down"); err != nil {
+		t.Error(err)
+	}
+	w.nothingLeft(home)
+}
+
+func contains(text, what string) error {
+	if strings.Contains(text, what) {
+		return nil
+	}
+	return errors.New(text)
+}
+
+// gatewayHeard waits until a node has heard a default router.
+func (w *world) gatewayHeard(n *lab.Node) {
+	w.Helper()
+	w.eventually(15*time.Second, n.Host.Name()+" has heard a router", func() error {
+		var g gateways
+		if err := n.JSON(w.within(5*time.Second), &g, "gateway"); err != nil {
+			return err
+		}
+		if len(g.DefaultRoutes) == 0 {
+			return fmt.Errorf("%+v", g)
+		}
+		return nil
+	})
+}
+
+// TestRenumbering: a new prefix comes, the old one is deprecated and goes, at members and at hosts behind them.
+func TestRenumbering(t *testing.T) {
+	w := newWorld(t)
+	v4 := lab.HostConfig{V4: true}
+	home := w.found(w.net.Host("home", v4))
+	first := w.status(home).Network.Prefixes[0]
+	socket := t.TempDir() + "/ctl"
+	laptop := w.join(w.net.Host("laptop", v4), w.invite(home), "--plug", "vde:"+socket)
+	w.waitPeers(home, laptop)
+	vm := w.plugged("vm", socket)
+	w.slaac(vm, "vm0", first)
+
+	short, next := netip.MustParsePrefix("2001:db8:77:2::/64"), netip.MustParsePrefix("2001:db8:77:3::/64")
+	if _, err := laptop.Run(w.within(5*time.Second), "prefix", "add", short.String()); err == nil || !strings.Contains(err.Error(), "not an admin") {
+		t.Errorf("a member without the right adds a prefix: %v", err)
+	}
+	if out, err := home.Run(w.within(5*time.Second), "prefix", "add", "--lifetime", "20s", short.String()); err != nil || !strings.Contains(out, first.String()) {
+		t.Fatalf("%s, %v", out, err)
+	}
+	addr := w.slaac(vm, "vm0", short)
+	w.slaac(laptop.Host, "mesh0", short)
+	_, err := home.Run(w.within(5*time.Second), "prefix", "add", next.String())
+	w.must(err)
+	w.slaac(vm, "vm0", next)
+	mesh := w.slaac(laptop.Host, "mesh0", next)
+	w.reached(10*time.Second, &lab.Node{Host: vm}, mesh)
+
+	_, err = home.Run(w.within(5*time.Second), "prefix", "remove", short.String())
+	w.must(err)
+	removed := time.Now()
+	for _, at := range []struct {
+		host *lab.Host
+		name string
+	}{{vm, "vm0"}, {laptop.Host, "mesh0"}, {home.Host, "mesh0"}} {
+		w.eventually(10*time.Second, at.host.Name()+" uses it no longer for what is new", func() error {
+			for _, a := range w.addrs(at.host, at.name) {
+				if ip, _ := netip.AddrFromSlice(a.IP); short.Contains(ip) {
+					if a.Flags&deprecated == 0 {
+						return fmt.Errorf("%v", a)
+					}
+					return nil
+				}
+			}
+			return errors.New("it is gone before its time")
+		})
+	}
+	w.reached(5*time.Second, home, addr) // what there is goes on
+	for _, at := range []struct {
+		host *lab.Host
+		name string
+	}{{vm, "vm0"}, {laptop.Host, "mesh0"}, {home.Host, "mesh0"}} {
+		w.eventually(30*time.Second, at.host.Name()+" has lost it", func() error {
+			for _, a := range w.addrs(at.host, at.name) {
+				if ip, _ := netip.AddrFromSlice(a.IP); short.Contains(ip) {
+					return fmt.Errorf("%v", a)
+				}
+			}
+			return nil
+		})
+	}
+	t.Logf("gone everywhere after %v", time.Since(removed))
+	var list []struct{ Prefix netip.Prefix }
+	w.must(home.JSON(w.within(5*time.Second), &list, "prefix"))
+	if len(list) != 2 || list[0].Prefix != first || list[1].Prefix != next {
+		t.Errorf("left: %v", list)
+	}
+	w.reached(5*time.Second, &lab.Node{Host: vm}, mesh)
+}
+
+const deprecated = 0x20 // IFA_F_DEPRECATED
