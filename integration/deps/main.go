@@ -31,6 +31,9 @@ var programs = []struct{ program, pkg string }{
 	{"unbound", "unbound"},              // DNS64
 	{"tinyproxy", "tinyproxy"},          // proxies of the stream tests
 	{"microsocks", "microsocks"},
+	{"radvd", "radvd"},          // routers of others
+	{"dnsmasq", "dnsmasq-base"}, // likewise
+	{"busybox", "busybox"},      // its DHCP client
 }
 
 func main() {
