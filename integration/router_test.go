@@ -611,3 +611,48 @@ echo "bound $ip $router $dns $serverid"
 	}
 	return string(out), nil
 }
+
+// TestDHCP4: a gateway hands out IPv4 addresses to a real client behind another member, which reaches the internet by its
+// NAT; the client keeps its address when the gateway is killed and comes back; nothing is left at last.
+func TestDHCP4(t *testing.T) {
+	w := newWorld(t)
+	v4 := lab.HostConfig{V4: true}
+	home := w.net.Host("home", v4)
+	server := w.net.Host("server", v4)
+	gw := w.found(home, "--dhcp4", "10.66.0.0/24", "--ra-dns", "10.66.0.1")
+	socket := t.TempDir() + "/ctl"
+	laptop := w.join(w.net.Host("laptop", v4), w.invite(gw), "--plug", "vde:"+socket)
+	w.waitPeers(gw, laptop)
+	vm := w.plugged("vm", socket)
+	first, err := w.lease(vm, 10)
+	w.must(err)
+	got := lineOf(first, "bound")
+	if !strings.Contains(got, " 10.66.0.1 10.66.0.1 10.66.0.1") {
+		t.Errorf("told: %s", got)
+	}
+	w.reached(10*time.Second, &lab.Node{Host: vm}, netip.MustParseAddr("10.66.0.1"))
+	w.reached(10*time.Second, &lab.Node{Host: vm}, server.Addr4())
+	stats, err := vm.Ping(w.within(20*time.Second), server.Addr4(), 100, lab.PingOptions{Interval: 5 * time.Millisecond})
+	if err != nil || stats.Lost() > 0 {
+		t.Errorf("vm to server: %v, %v", stats, err)
+	}
+	w.eventually(10*time.Second, "the lease is written", func() error {
+		if files, _ := filepath.Glob(filepath.Join(gw.State, "leases*")); len(files) == 0 {
+			return errors.New("it is not")
+		}
+		return nil
+	})
+	w.must(gw.Kill())
+	w.resume(gw, "--dhcp4", "10.66.0.0/24", "--ra-dns", "10.66.0.1")
+	w.waitPeers(gw, laptop)
+	again := ""
+	w.eventually(20*time.Second, "a lease again", func() error { again, err = w.lease(vm, 2); return err })
+	if now := lineOf(again, "bound"); now != got {
+		t.Errorf("before %s, now %s", got, now)
+	}
+	w.must(gw.Interrupt())
+	if out := w.run(home, "sh", "-c", "nft list ruleset; cat /proc/sys/net/ipv4/conf/eth0/forwarding"); strings.TrimSpace(out) != "0" {
+		t.Errorf("left behind: %s", out)
+	}
+	w.nothingLeft(home)
+}

@@ -45,6 +45,7 @@ type Config struct {
 	Gateway    bool           // route between the segment and this host's uplink
 	// DefaultRoute says when this host's own packets go through the mesh; "": DefaultAuto.
 	DefaultRoute DefaultRoute
+	DHCP4        netip.Prefix    // IPv4 subnet that this node serves on the segment; invalid: none
 	RouterDNS    []netip.Addr    // name servers that hosts on the segment are told of
 	STUN         []string        // HOST:PORT of STUN servers besides members
 	NoPortmap    bool            // do not ask routers for a port

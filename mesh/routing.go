@@ -72,6 +72,7 @@ type routing struct {
 	proxy    *radv.Proxy // nil: the uplink is no Ethernet, or there is none
 	link     *gateway.Link
 	readers  sync.WaitGroup
+	dhcp     dhcp
 	asked    int // router solicitations
 	askNext  time.Time
 }
@@ -156,6 +157,7 @@ func (n *Node) advanceRouting(s sighting, now time.Time) time.Time {
 	}
 	soonest(n.solicit(now))
 	soonest(n.advanceProxy(now))
+	soonest(n.advanceDHCP(now))
 	n.applyRoutes(now)
 	return next
 }
@@ -243,6 +245,9 @@ func (n *Node) takeSighting(s sighting, now time.Time) {
 		}
 	default:
 		r.heard.Learn(s.frame, now)
+		if r.dhcp.server != nil {
+			r.dhcp.server.Receive(s.frame, now)
+		}
 		for _, slot := range r.slots {
 			slot.advert.Receive(s.frame, now)
 		}
@@ -324,7 +329,7 @@ func (n *Node) advertised(s *slot, own election.Standing) *radv.Config {
 	_, _, mtu := n.state.dir.Network()
 	t := record.ParseTerms(n.state.dir.Settings(), s.prefix)
 	c := &radv.Config{
-		MAC: s.mac, Addr: s.addr, MTU: mtu, DNS: n.cfg.RouterDNS,
+		MAC: s.mac, Addr: s.addr, MTU: mtu, DNS: slices.DeleteFunc(slices.Clone(n.cfg.RouterDNS), netip.Addr.Is4),
 		Prefixes: []radv.Prefix{{Prefix: s.prefix, Valid: t.Lifetime, Preferred: t.Lifetime / 2, Until: t.Until}},
 	}
 	// A unique local prefix leads nowhere (RFC 7084, L-4).
@@ -412,6 +417,7 @@ func (n *Node) leaveRouting(now time.Time) {
 		n.tellGateways(others, election.Beat{Leaving: true})
 	}
 	n.closeUplink()
+	n.saveLeases()
 	switch {
 	case r.host == nil:
 	case n.keepsTAP():

@@ -144,6 +144,9 @@ func (n *Node) wanted(now time.Time) gateway.Want {
 	if takes {
 		w.Default = best(heard, netip.Addr{})
 	}
+	if r.dhcp.server != nil {
+		w.NAT4 = n.cfg.DHCP4
+	}
 	return w
 }
 

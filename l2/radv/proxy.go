@@ -10,10 +10,10 @@ import (
 )
 
 const (
-	maxPending   = 32                      // addresses that the segment is asked for at a time
-	pendingFor   = 1500 * time.Millisecond // past the second question of who asks (RFC 4861, RETRANS_TIMER)
-	lookAgain    = 20 * time.Millisecond
-	maxSought    = 512
+	maxPending = 32                      // addresses that the segment is asked for at a time
+	pendingFor = 1500 * time.Millisecond // past the second question of who asks (RFC 4861, RETRANS_TIMER)
+	lookAgain  = 20 * time.Millisecond
+	maxSought  = 512
 )
 
 // Proxy answers on the uplink for addresses on the segment, where neighbours there

@@ -8,6 +8,7 @@
 //	                                             uplink may have the same /64
 //	table T    P/64 into the mesh; default by the router of P
 //	main       default by a router of the mesh, metric 4096: beside what the host has
+//	nftables   table meshd_…: masquerades what comes from the IPv4 subnet
 //
 // There is one table for each prefix. What is set is compared with what is there each
 // time (level-triggered). Settings of others are written down before they are changed,
@@ -26,6 +27,9 @@ type Want struct {
 	// Default is the router for what this host sends elsewhere, beside other routes
 	// that it has; invalid: none.
 	Default netip.Addr
+	// NAT4 is an IPv4 subnet of the segment in which this host has the first address and
+	// whose packets it forwards and masquerades; invalid: none.
+	NAT4 netip.Prefix
 }
 
 // MaxPrefixes is how many prefixes have tables.

@@ -31,6 +31,7 @@ type Host struct {
 	tap      string
 	nl       *netlink.Handle
 	settings settings
+	nat      netip.Prefix // as last set
 }
 
 // Open takes over what an earlier process has written down in notes. save keeps notes
@@ -50,7 +51,7 @@ func Open(tap string, notes []byte, save func([]byte) error) (*Host, error) {
 
 // Close puts back what was changed.
 func (h *Host) Close() error {
-	err := errors.Join(h.Sync(Want{}), h.settings.restore(func(string) bool { return false }))
+	err := h.Sync(Want{})
 	h.nl.Close()
 	return err
 }
@@ -120,7 +121,7 @@ func (h *Host) Sync(w Want) error {
 	inside, err := h.inside()
 	if err != nil {
 		if errors.As(err, new(netlink.LinkNotFoundError)) { // its routes have gone with it
-			return errors.Join(h.syncRules(nil), h.settings.restore(func(string) bool { return false }))
+			return errors.Join(h.syncRules(nil), h.syncNAT(h.tap, netip.Prefix{}), h.settings.apply(nil))
 		}
 		return fmt.Errorf("find %q: %w", h.tap, err)
 	}
@@ -129,11 +130,14 @@ func (h *Host) Sync(w Want) error {
 		return err
 	}
 	var errs []error
+	var values []value
 	if w.Forward && up {
-		errs = append(errs, h.settings.forwarding(inside.Attrs().Name, uplink.Name))
-	} else {
-		errs = append(errs, h.settings.restore(func(string) bool { return false }))
+		values = h.settings.forwarding6(inside.Attrs().Name, uplink.Name)
 	}
+	if name, ok := h.uplink4(inside); ok && w.NAT4.IsValid() {
+		values = append(values, forwarding4(inside.Attrs().Name, name)...)
+	}
+	errs = append(errs, h.settings.apply(values), h.syncAddress4(inside, w.NAT4), h.syncNAT(inside.Attrs().Name, w.NAT4))
 	// A host that goes on without us must not lose packets in a TAP that nobody serves.
 	if len(w.Prefixes) > 0 {
 		_ = h.settings.put(conf(h.tap, "ignore_routes_with_linkdown"), "1")
