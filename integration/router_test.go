@@ -68,7 +68,7 @@ func (w *world) slaac(h *lab.Host, name string, p netip.Prefix) netip.Addr {
 	var found netip.Addr
 	w.eventually(15*time.Second, fmt.Sprintf("%s has an address in %v", h.Name(), p), func() error {
 		for _, a := range w.addrs(h, name) {
-			if ip, ok := netip.AddrFromSlice(a.IP); ok && p.Contains(ip) && a.Flags&(tentative) == 0 {
+			if ip, ok := netip.AddrFromSlice(a.IP); ok && p.Contains(ip) && a.Flags&tentative == 0 {
 				found = ip
 				return nil
 			}
@@ -200,7 +200,7 @@ func TestGatewayOnLink(t *testing.T) {
 	w := newWorld(t)
 	v4 := lab.HostConfig{V4: true}
 	hosts := []*lab.Host{w.net.Host("gw1", v4), w.net.Host("gw2", v4)}
-	_, server := w.uplinkLAN(routed, hosts...)
+	isp, server := w.uplinkLAN(routed, hosts...)
 	one := w.found(hosts[0], "--prefix", routed.String(), "--gateway")
 	two := w.join(hosts[1], w.invite(one, "--role", "router"), "--gateway")
 	socket := t.TempDir() + "/ctl"
@@ -215,6 +215,16 @@ func TestGatewayOnLink(t *testing.T) {
 	w.reached(10*time.Second, laptop, internet6)
 	w.reached(10*time.Second, &lab.Node{Host: server}, w.addr(laptop))
 
+	// So do neighbours on the uplink's own link, though all take the /64 for theirs; and the gateways reach both sides.
+	w.reached(10*time.Second, &lab.Node{Host: isp}, addr)
+	w.reached(10*time.Second, &lab.Node{Host: vm}, netip.MustParseAddr("2001:db8:77:1::1"))
+	w.reached(10*time.Second, &lab.Node{Host: isp}, w.addr(laptop))
+	for _, gw := range []*lab.Node{one, two} {
+		w.reached(10*time.Second, gw, w.addr(laptop))
+		w.reached(10*time.Second, gw, addr)
+		w.reached(10*time.Second, gw, netip.MustParseAddr("2001:db8:77:1::1"))
+	}
+
 	nodes := map[string]*lab.Node{"gw1": one, "gw2": two}
 	active := w.active(laptop, routed)
 	standby := map[string]string{"gw1": "gw2", "gw2": "gw1"}[active]
@@ -222,6 +232,10 @@ func TestGatewayOnLink(t *testing.T) {
 		return w.run(vm, "sh", "-c", "ip -6 route show | sed 's/ expires [0-9]*sec//'; ip -6 neigh show | awk '/router/ {print $1, $3, $4, $5}' | sort")
 	}
 	before := tables()
+	for _, gw := range []string{"gw1", "gw2"} {
+		_, err := laptop.Run(w.within(20*time.Second), "wait", "--direct", gw, "--timeout", "15s")
+		w.must(err)
+	}
 	p, err := vm.Pinger(internet6, lab.PingOptions{Interval: 20 * time.Millisecond})
 	w.must(err)
 	defer p.Close()
@@ -251,7 +265,13 @@ func TestGatewayOnLink(t *testing.T) {
 	w.waitPeers(one, two, laptop)
 	w.gatewayState(laptop, routed, active, "standby")
 	w.uplinkUp(laptop, routed, active)
-	w.flowing(p)
+	for _, gw := range []string{"gw1", "gw2"} {
+		_, err := laptop.Run(w.within(20*time.Second), "wait", "--direct", gw, "--timeout", "15s")
+		w.must(err)
+	}
+	for range 8 { // until it was told what the uplink asks for
+		w.flowing(p)
+	}
 	was := p.Stats().Outage
 	w.run(nodes[standby].Host, "ip", "-6", "route", "del", "default")
 	w.gatewayState(nodes[active], routed, active, "active")

@@ -37,8 +37,11 @@ func gatewayRows(g *api.Gateway) []row {
 			uplink += " (" + clean(r.Interface) + ")"
 		}
 		rows = append(rows, row{
-			{r.Prefix.String(), bold}, {field(r.Member), plain}, {clean(r.State), goodColour(r.State == api.RouterActive)},
-			{uplink, plain}, {r.Address.String() + " at " + clean(r.MAC), dim},
+			{r.Prefix.String(), bold},
+			{field(r.Member), plain},
+			{clean(r.State), goodColour(r.State == api.RouterActive)},
+			{uplink, plain},
+			{r.Address.String() + " at " + clean(r.MAC), dim},
 		})
 	}
 	if d := g.DHCP4; d != nil {

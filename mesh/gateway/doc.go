@@ -6,7 +6,9 @@
 //	5186       from an own address: table T      packets with a mesh source leave by the mesh
 //	5187       iif UPLINK to P/64: table T       what is for the segment goes there, though the
 //	                                             uplink may have the same /64
-//	table T    P/64 into the mesh; default by the router of P
+//	5188       to P/64: table T                  where it has: what is not known to be there
+//	                                             is in the mesh
+//	table T    P/64 into the mesh; default by the router of P; what of P is at the uplink
 //	main       default by a router of the mesh, metric 4096: beside what the host has
 //	nftables   table meshd_…: masquerades what comes from the IPv4 subnet
 //
@@ -42,6 +44,11 @@ type Prefix struct {
 	// Via is the router for packets with that source: its link-local address. Invalid:
 	// they go as the host's main table says.
 	Via netip.Addr
+	// Outside are addresses in the prefix that are on the uplink's link, where that has
+	// addresses in the prefix, too: they are reached there, and the rest in the mesh.
+	Outside []netip.Addr
+	// Shared says that the uplink has.
+	Shared bool
 }
 
 // Uplink is the interface of the host's own default route.

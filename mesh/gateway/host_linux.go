@@ -16,6 +16,7 @@ const (
 	// The priorities of the rules: after those that keep the underlay out of the mesh.
 	prioritySource  = 5186
 	priorityForward = 5187
+	priorityShared  = 5188
 
 	// metric is that of the default route in the main table: worse than those that
 	// hosts have by themselves (1024 from the kernel).
@@ -154,6 +155,14 @@ func (h *Host) Sync(w Want) error {
 		if w.Forward && up {
 			rules = append(rules, h.rule(priorityForward, table, netip.Prefix{}, p.Prefix, uplink.Name))
 		}
+		if p.Shared && up {
+			rules = append(rules, h.rule(priorityShared, table, netip.Prefix{}, p.Prefix, ""))
+			for _, a := range p.Outside {
+				routes = append(routes, netlink.Route{
+					Family: unix.AF_INET6, Table: table, LinkIndex: uplink.Index, Dst: ipNet(netip.PrefixFrom(a, 128)), Priority: metric,
+				})
+			}
+		}
 		if len(rules) > 0 {
 			for _, q := range w.Prefixes {
 				routes = append(routes, netlink.Route{
@@ -233,7 +242,7 @@ func (h *Host) syncRules(want []*netlink.Rule) error {
 	var errs []error
 	for i := range list {
 		r := &list[i]
-		if r.Priority != prioritySource && r.Priority != priorityForward || !h.isOurs(r.Table) {
+		if r.Priority < prioritySource || r.Priority > priorityShared || !h.isOurs(r.Table) {
 			continue
 		}
 		key := ruleKey(r)
