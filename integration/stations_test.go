@@ -18,8 +18,8 @@ import (
 	"meshd/integration/lab"
 )
 
-// guest is a host behind a member, in a network namespace of its own, on the bridge that the member's TAP is in.
-type guest struct {
+// bridgedHost is a host behind a member, in a network namespace of its own, on the bridge that the member's TAP is in.
+type bridgedHost struct {
 	w    *world
 	node *lab.Node
 	pid  int
@@ -44,12 +44,12 @@ func (w *world) on(h *lab.Host, name string, args ...string) string {
 }
 
 // guest starts a host behind a node whose TAP is in a bridge.
-func (w *world) guest(n *lab.Node, name, mac, addr string) *guest {
+func (w *world) guest(n *lab.Node, name, mac, addr string) *bridgedHost {
 	w.Helper()
 	cmd := n.Host.Command(context.Background(), "unshare", "-n", "sleep", "600")
 	w.must(cmd.Start())
 	w.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	g := &guest{w, n, cmd.Process.Pid}
+	g := &bridgedHost{w, n, cmd.Process.Pid}
 	w.on(n.Host, "ip", "link", "add", name, "type", "veth", "peer", "name", name+"p")
 	w.eventually(5*time.Second, "the guest has a namespace", func() error {
 		return n.Host.Command(w.within(5*time.Second), "sh", "-c", fmt.Sprintf("test $(readlink /proc/%d/ns/net) != $(readlink /proc/self/ns/net)", g.pid)).Run()
@@ -64,7 +64,7 @@ func (w *world) guest(n *lab.Node, name, mac, addr string) *guest {
 }
 
 // run runs a program on the guest.
-func (g *guest) run(name string, args ...string) string {
+func (g *bridgedHost) run(name string, args ...string) string {
 	g.w.Helper()
 	return g.w.on(g.node.Host, "nsenter", append([]string{"-t", strconv.Itoa(g.pid), "-n", name}, args...)...)
 }

@@ -59,6 +59,9 @@ const (
 
 // whoHas says who has the address of an enquiry by o, and with which MAC.
 func (s *Switch) whoHas(v *view, h Header, q enquiry, now time.Duration) (where seek, mac MAC, router bool) {
+	if r := v.routerOf(q.target); r != nil {
+		return r.whoHas(h)
+	}
 	at := (*origin)(nil)
 	if h.VLAN == 0 {
 		at = v.addrs.of(q.target)
@@ -100,7 +103,7 @@ func (p *pump) aimBUM(v *view, h Header, frame []byte, g group, now time.Duratio
 		return false
 	}
 	q, asks := enquires(h, frame)
-	if !asks {
+	if !asks || p.inner { // what the control plane asks, it asks the hosts
 		p.aimHere(v, nil)
 		p.aimAll(v, h.VLAN, g)
 		return false

@@ -54,6 +54,13 @@ type Config struct {
 	// more than SpreadAbove of them would be sent it each. nil: they always are.
 	Everyone    Port
 	SpreadAbove int // 0: DefaultSpreadAbove
+
+	// Observe, if set, is called with router solicitations and advertisements and with
+	// requests to DHCPv4 servers that were let pass, and with neighbour solicitations for
+	// virtual routers and in watched prefixes (SetRouters). It must not block,
+	// and the frame is valid for the call only. (It is called while the frame's way
+	// holds locks: it must not call the switch.)
+	Observe func(frame []byte)
 }
 
 // Allow is what a remote may do. It is judged at the receiver, on the origin that

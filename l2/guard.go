@@ -28,18 +28,32 @@ func (s *Switch) guard(v *view, r *rights, h Header, frame []byte, o *origin, no
 	case f.router:
 		s.heard.routes(stationOf(h.VLAN, h.Src), o, now)
 	}
-	if !f.claim.IsValid() {
-		return passed
+	if f.claim.IsValid() {
+		if why := s.guardClaim(v, h, frame, f.claim, o, now); why != passed {
+			return why
+		}
 	}
-	if holder := v.addrs.of(f.claim); holder != nil {
+	if f.nd != 0 {
+		s.observe(v, f.nd, frame, frame[h.Payload:])
+	}
+	return passed
+}
+
+// guardClaim judges what a frame says of who has an address.
+func (s *Switch) guardClaim(v *view, h Header, frame []byte, ip netip.Addr, o *origin, now time.Duration) reason {
+	if v.speaksForRouter(h.Src, ip) {
+		s.warn("a host claims the address of the segment's router", h, o, ip, now)
+		return addressTaken
+	}
+	if holder := v.addrs.of(ip); holder != nil {
 		if holder != o {
-			s.warn("a host claims a member's address", h, o, f.claim, now)
+			s.warn("a host claims a member's address", h, o, ip, now)
 			return addressTaken
 		}
 	}
-	if k := stationOf(h.VLAN, h.Src); !s.heard.claim(k, o, f.claim, now, liveness{s, v, now}) {
-		s.sueAddress(v, k, f.claim, frame, o, now)
-		s.warn("a host claims the address of another that is there", h, o, f.claim, now)
+	if k := stationOf(h.VLAN, h.Src); !s.heard.claim(k, o, ip, now, liveness{s, v, now}) {
+		s.sueAddress(v, k, ip, frame, o, now)
+		s.warn("a host claims the address of another that is there", h, o, ip, now)
 		return addressTaken
 	}
 	return passed

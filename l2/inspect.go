@@ -11,6 +11,7 @@ import (
 type finding struct {
 	why    reason     // not passed: no origin may send it
 	needs  duty       // what its origin must have been given
+	nd     byte       // type of what the control plane looks at; 0: it is nothing of the kind
 	router bool       // the frame says that its source routes
 	claim  netip.Addr // and that this address is at its Ethernet source; zero: it says nothing
 }
@@ -149,6 +150,9 @@ func inspectIPv4(p []byte) finding {
 	return finding{}
 }
 
+// asksDHCP is, as finding.nd, a request to DHCP servers.
+const asksDHCP = 1
+
 // inspectUDP looks for what DHCP servers send. cut says that p is the first fragment of more.
 func inspectUDP(p []byte, cut bool, server, client uint16) finding {
 	if len(p) < 9 {
@@ -159,7 +163,10 @@ func inspectUDP(p []byte, cut bool, server, client uint16) finding {
 			return finding{}
 		}
 	}
-	if binary.BigEndian.Uint16(p) != server {
+	if source := binary.BigEndian.Uint16(p); source != server {
+		if source == portDHCPClient && client == portDHCPClient && binary.BigEndian.Uint16(p[2:]) == server {
+			return finding{nd: asksDHCP}
+		}
 		return finding{}
 	}
 	toClient := binary.BigEndian.Uint16(p[2:]) == client

@@ -123,7 +123,11 @@ func inspectICMPv6(p []byte, sender netip.Addr, hops byte, src MAC, plain, cut b
 		return refused(spoofed)
 	}
 	routes := p[0] == ndRouterAdvertisement || p[0] == ndNeighborAdvertisement && p[4]&0x80 != 0
-	return finding{needs: needs, claim: claim, router: routes}
+	f := finding{needs: needs, claim: claim, router: routes}
+	if p[0] <= ndNeighborSolicitation {
+		f.nd = p[0]
+	}
+	return f
 }
 
 type optionsVerdict uint8

@@ -121,7 +121,11 @@ func (r *RemotePort) judge(v *view, frame []byte) (to *origin, why reason) {
 	if to == nil && !r.takeFlood(h, frame) {
 		return nil, storm
 	}
-	return to, s.guard(v, &at.rights, h, frame, &r.origin, r.now)
+	why = s.guard(v, &at.rights, h, frame, &r.origin, r.now)
+	if why == passed && to == &s.local {
+		why = v.toRouter(h, frame)
+	}
+	return to, why
 }
 
 // deliver takes an admitted frame to the device and the plugs. It needs mu.

@@ -31,6 +31,7 @@ type Switch struct {
 
 	plugMu     sync.Mutex // held while a plug sends: they have one lane
 	plugRound  uint64     // of what went by it; guarded by plugMu
+	inner      *pump      // of Inject; it has that lane too
 	bumMu      sync.Mutex
 	bum        bucket // of what the device and the plugs send
 	groupBytes bucket // likewise, to groups that somebody listens to
@@ -233,6 +234,7 @@ func (s *Switch) Disconnect(name string) {
 	s.remove(r)
 	r.settle()
 	s.forgetRemote(r)
+	s.view.Load().routers.leave(&r.origin)
 	behind := func(_ station, at *origin) bool { return at == &r.origin }
 	s.hosts.forget(behind)
 	s.heard.forget(behind)
@@ -250,6 +252,9 @@ func (s *Switch) locate(v *view, vlan uint16, mac MAC, now time.Duration) *origi
 	if mac == v.own.mac {
 		return &s.local
 	}
+	if r := v.virtual(mac); r != nil {
+		return r.at.Load()
+	}
 	if r := v.owner.of(mac); r != nil {
 		return &r.origin
 	}
@@ -260,6 +265,9 @@ func (s *Switch) locate(v *view, vlan uint16, mac MAC, now time.Duration) *origi
 func (s *Switch) admit(v *view, h Header, o *origin, now time.Duration) reason {
 	if h.Src == v.own.mac {
 		return refuse(o != &s.local)
+	}
+	if r := v.virtual(h.Src); r != nil {
+		return s.admitRouter(v, r, o)
 	}
 	if r := v.owner.of(h.Src); r != nil {
 		return refuse(r != o.remote)

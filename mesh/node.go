@@ -39,6 +39,7 @@ const (
 	kindPing    = 4
 	kindGoodbye = 5
 	kindPapers  = 10
+	kindBeat    = 20
 )
 
 // Kinds of join message: between joiner and introducer, and between members.
@@ -87,6 +88,9 @@ type Node struct {
 	stop context.CancelCauseFunc
 	sw   atomic.Pointer[l2.Switch] // of the segment, for who is not the control goroutine
 
+	sightings chan sighting // for routing
+	rerouted  chan struct{} // look at routing
+
 	state state // owned by the control goroutine
 }
 
@@ -119,6 +123,7 @@ type state struct {
 	contacts   []contact // who relays to us
 	share      share
 	multicast  multicast
+	routing    routing
 }
 
 // schedule says when the periodic things are due.
@@ -344,6 +349,8 @@ func (n *Node) handleControl(from *peer.Remote, kind byte, body []byte) {
 		n.handleGoodbye(from)
 	case kindPapers:
 		n.handlePapers(from, body)
+	case kindBeat:
+		n.handleBeat(from, body)
 	}
 }
 

@@ -61,7 +61,7 @@ func (n *Node) openSegment(prefixes []netip.Prefix, mtu int) (*segment, error) {
 	}
 	s.sw = l2.NewSwitch(l2.Config{
 		Device: s.device, MAC: s.mac, MTU: mtu, Logger: n.log,
-		GroupsChanged: n.wake, Everyone: n.everyone(), Epoch: n.state.dir.Epoch(),
+		GroupsChanged: n.wake, Everyone: n.everyone(), Epoch: n.state.dir.Epoch(), Observe: n.overheard,
 	})
 	n.sw.Store(s.sw)
 	if err := s.listenPlugs(n.cfg.Plugs); err != nil {

@@ -177,7 +177,7 @@ func mayHaveHosts(d *directory.Member) bool {
 // hostsCapability is what our record says of it.
 func (n *Node) hostsCapability() record.Capabilities {
 	s := n.state.segment
-	if s != nil && (len(s.outlets.plugs) > 0 || s.sw.Plugs() > 0 || s.bridged) {
+	if n.cfg.Gateway || s != nil && (len(s.outlets.plugs) > 0 || s.sw.Plugs() > 0 || s.bridged) {
 		return record.CapHosts
 	}
 	return 0

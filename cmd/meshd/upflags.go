@@ -14,6 +14,7 @@ import (
 
 	"meshd/keys"
 	"meshd/l2/plug"
+	"meshd/mesh"
 	"meshd/mesh/api"
 )
 
@@ -29,6 +30,10 @@ type upFlags struct {
 	mtu                 int
 	prefix              []string
 	plug                []string
+	gateway             bool
+	defaultRoute        string
+	raDNS               []string
+	dhcp4               string
 	relay               string
 	shareRate           string
 	shareVolume         string
@@ -104,6 +109,9 @@ func (f *upFlags) config(in upInput) (nodeConfig, error) {
 			c.Prefixes = append(c.Prefixes, prefix)
 		}
 	}
+	if err := f.routing(&c); err != nil {
+		return c, err
+	}
 	if _, err := f.logHandler(io.Discard); err != nil {
 		return c, err
 	}
@@ -136,6 +144,54 @@ func (f *upFlags) share() (c api.ShareChange, err error) {
 		c.VolumeBytes = &n
 	}
 	return c, nil
+}
+
+// routing checks what concerns ways out of the segment.
+func (f *upFlags) routing(c *nodeConfig) error {
+	switch mode := mesh.DefaultRoute(f.defaultRoute); mode {
+	case mesh.DefaultAuto, mesh.DefaultAlways, mesh.DefaultNever:
+		c.DefaultRoute = mode
+	default:
+		return usagef("default-route", "%q is not auto, always or never", f.defaultRoute)
+	}
+	if c.Gateway = f.gateway; f.gateway && f.noTAP {
+		return usageError("--gateway", "a gateway routes by its TAP", "leave out --no-tap")
+	}
+	if err := f.checkDHCP4(c); err != nil {
+		return err
+	}
+	for _, s := range f.raDNS {
+		a, err := netip.ParseAddr(s)
+		if err != nil || a.Is4In6() || a.Zone() != "" || a.IsMulticast() || a.IsUnspecified() || a.IsLoopback() {
+			return usagef("ra-dns", "%q is not the address of a name server", s)
+		}
+		c.RouterDNS = append(c.RouterDNS, a)
+	}
+	const most = 8 // in one option (RFC 8106) with room for all else in a packet
+	if len(c.RouterDNS) > most {
+		return usagef("ra-dns", "more than %d name servers", most)
+	}
+	return nil
+}
+
+// checkDHCP4 checks the subnet of --dhcp4.
+func (f *upFlags) checkDHCP4(c *nodeConfig) error {
+	if f.dhcp4 == "" {
+		return nil
+	}
+	p, err := netip.ParsePrefix(f.dhcp4)
+	switch {
+	case err != nil || !p.Addr().Is4() || p.Bits() < 16 || p.Bits() > 29:
+		return usagef("dhcp4", "%q is not an IPv4 subnet like 192.0.2.0/24, from /16 to /29", f.dhcp4)
+	case p != p.Masked():
+		return usageError("--dhcp4", fmt.Sprintf("%q has bits beyond the prefix", f.dhcp4), fmt.Sprintf("did you mean %v?", p.Masked()))
+	case !p.Addr().IsGlobalUnicast() || p.Addr().As4()[0] == 0 || p.Addr().As4()[0] >= 240:
+		return usagef("dhcp4", "%q cannot be a segment's", f.dhcp4)
+	case f.noTAP:
+		return usageError("--dhcp4", "a gateway routes by its TAP", "leave out --no-tap")
+	}
+	c.DHCP4 = p
+	return nil
 }
 
 // nodeName is the name that the node wants.
