@@ -155,7 +155,7 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 		if why := s.guard(v, &v.own, h, f.Data, p.from, now); why != passed {
 			return why
 		}
-		g = s.overhear(v, h, f.Data, g, now)
+		g = s.overhearGroups(v, h, f.Data, g, now)
 		p.aimHere(v, nil)
 		for _, r := range v.ports {
 			if g.reaches(r) {
