@@ -207,6 +207,63 @@ func TestGroupsGoToListeners(t *testing.T) {
 	}
 }
 
+// TestTooManyGroups has programs at a member join more groups than its record holds. It wants everything then: nothing is missed, and what others
+// send to groups that nobody is known to listen to is limited like broadcasts.
+func TestTooManyGroups(t *testing.T) {
+	w := newWorld(t)
+	home, laptop, office := w.threeSites(lab.HostConfig{})
+	w.numbered(home, laptop, office)
+	from, atLaptop, atOffice := w.source(home.Host, "mesh0"), w.capture(laptop), w.capture(office)
+	w.silence(20*time.Second, from, strayGroup, atLaptop, atOffice)
+	group := netip.MustParseAddr("239.20.0.0")
+	var last *audience
+	for range 200 {
+		group = group.Next()
+		last = w.listen(office.Host, "mesh0", group)
+	}
+	w.heard(20*time.Second, from, group, last)
+	w.eventually(20*time.Second, "office wants everything", func() error {
+		before := received(atOffice, strayGroup)
+		from.send(strayGroup, videoPort, []byte("?"))
+		time.Sleep(50 * time.Millisecond)
+		if received(atOffice, strayGroup) == before {
+			return fmt.Errorf("nothing came")
+		}
+		return nil
+	})
+	marks := func() (got int) {
+		for _, f := range atOffice.Frames() {
+			got += bytes.Count(f.Data, []byte("stray group!"))
+		}
+		return got
+	}
+	time.Sleep(3 * time.Second) // the burst is there again
+	began := time.Now()
+	for range 300 {
+		for range 10 {
+			from.send(strayGroup, videoPort, []byte("stray group!"))
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	time.Sleep(300 * time.Millisecond)
+	if got, most := marks(), 600+int(300*time.Since(began).Seconds()); got < 500 || got > most {
+		t.Errorf("%d of 3000 frames came, want the burst of 600 and at most %d", got, most)
+	} else {
+		t.Logf("%d of 3000 frames of a stray group passed in %v", got, time.Since(began))
+	}
+	if got := bytes.Count(bytes.Join(dataOf(atLaptop), nil), []byte("stray group!")); got != 0 {
+		t.Errorf("%d came to laptop, which is snooped", got)
+	}
+}
+
+// dataOf is what a capture holds.
+func dataOf(c *lab.Capture) (list [][]byte) {
+	for _, f := range c.Frames() {
+		list = append(list, f.Data)
+	}
+	return list
+}
+
 // TestDeafListener has a firewall at the listener that lets no queries in, and another host leave the group.
 func TestDeafListener(t *testing.T) {
 	w := newWorld(t)

@@ -15,6 +15,9 @@
 // overlay. Both directions run to completion in the goroutine that has the frame;
 // nothing is allocated for one.
 //
+// IP multicast leaves by the ports behind which somebody listens to its group (package
+// snoop, groups.go); what hosts find each other by, by all.
+//
 // What a switch knows of a station comes from three sources: its own address, the
 // addresses that Connect was told of (they are pinned and never learned), and the
 // source addresses it saw, which age. The first two are read from an immutable

@@ -166,9 +166,9 @@ func (r *RemotePort) takeFlood(h Header, frame []byte) bool {
 	return r.bum.take(r.now)
 }
 
-// overhear reads what hosts and multicast routers of this side say to each other, which
+// overhearGroups reads what hosts and multicast routers of this side say to each other, which
 // stays here: others are told by Groups. It returns g, or what has become of it.
-func (s *Switch) overhear(v *view, h Header, frame []byte, g group, now time.Duration) group {
+func (s *Switch) overhearGroups(v *view, h Header, frame []byte, g group, now time.Duration) group {
 	if !h.Dst.Multicast() || h.Payload > headerLen+tagLen {
 		return g
 	}

@@ -3,6 +3,7 @@ package l2
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -295,5 +296,59 @@ func TestGroupsAreTold(t *testing.T) {
 	advance(10 * time.Second)
 	if got := r.sw.Groups().VLANs; !slices.Equal(got, []uint16{0, 7}) {
 		t.Errorf("VLANs %v", got)
+	}
+}
+
+// knowing is a host that says by itself what it listens to.
+type knowing struct {
+	*tape
+	groups []netip.Addr
+	asked  int
+	err    error
+}
+
+func (k *knowing) HostGroups() ([]netip.Addr, error) {
+	k.asked++
+	return k.groups, k.err
+}
+
+func TestHostSaysWhatItListensTo(t *testing.T) {
+	dev := &knowing{tape: &tape{}, groups: []netip.Addr{film, film6, netip.MustParseAddr("224.0.0.1")}}
+	now := time.Unix(1e9, 0)
+	s := NewSwitch(Config{Device: dev, MAC: ownMAC, Now: func() time.Time { return now }})
+	step := func(d time.Duration) {
+		now = now.Add(d)
+		s.askHost(s.now())
+		s.advanceGroups(s.now())
+	}
+	for range 100 {
+		step(10 * time.Millisecond)
+	}
+	if want := []snoop.Group{{Addr: film}, {Addr: film6}}; dev.asked != 1 || !slices.Equal(s.Groups().Groups, want) {
+		t.Errorf("asked %d times, known %v, want %v", dev.asked, s.Groups().Groups, want)
+	}
+	for range 20 { // minutes without a report
+		step(30 * time.Second)
+	}
+	if dev.asked != 21 || len(s.Groups().Groups) != 2 {
+		t.Errorf("asked %d times, known %v", dev.asked, s.Groups().Groups)
+	}
+	p := &pump{sw: s, from: &s.local}
+	p.batch(whole(igmpReport(film, ownMAC, 0x17))) // a neighbour's leave
+	step(time.Second)
+	if s.groups.table.Leaving() || dev.asked != 22 {
+		t.Errorf("asked %d times while a group is left", dev.asked)
+	}
+	dev.groups = dev.groups[1:]
+	p.batch(whole(igmpReport(film, ownMAC, 0x17)))
+	step(time.Second)
+	step(2 * time.Second)
+	if got := s.Groups().Groups; len(got) != 1 || got[0].Addr != film6 {
+		t.Errorf("after the host has left: %v", got)
+	}
+	dev.err = errors.New("no such file")
+	step(time.Minute)
+	if got := s.Groups().Groups; len(got) != 1 {
+		t.Errorf("after an error: %v", got)
 	}
 }

@@ -163,14 +163,16 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 		if why := s.guard(v, &v.own, h, f.Data, p.from, now); why != passed {
 			return why
 		}
-		g = s.overhear(v, h, f.Data, g, now)
+		g = s.overhearGroups(v, h, f.Data, g, now)
 		if p.aimBUM(v, h, f.Data, g, now) {
 			return passed
 		}
 		if g.reach != toAll && !g.control && len(p.to)+len(p.here) == 0 {
 			return noListener
 		}
-		p.spread(v, h.VLAN)
+		if g.reach == toAll {
+			p.spread(v, h.VLAN)
+		}
 		if s.recent.some.Load() {
 			s.ahead(v, p.to, &h, now)
 		}
