@@ -211,7 +211,7 @@ func (n *Node) publish(now time.Time) {
 		s.self.told = told
 		n.engine.SetLocal(told)
 	}
-	body := record.Node{Contacts: n.keepContacts(now), Capabilities: n.capabilities(), Software: n.cfg.Version[:min(len(n.cfg.Version), record.MaxSoftware)]}
+	body := record.Node{Contacts: n.keepContacts(now), Capabilities: n.capabilities() | record.CapCopies, Software: n.cfg.Version[:min(len(n.cfg.Version), record.MaxSoftware)]}
 	body.Endpoints = n.ownTLSEndpoints()
 	for _, c := range s.self.list {
 		if len(body.Endpoints) < record.MaxEndpoints {

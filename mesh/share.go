@@ -82,9 +82,9 @@ func (n *Node) applyShare() {
 // capabilities are what this node's record says that it does for others.
 func (n *Node) capabilities() record.Capabilities {
 	if t := &n.state.share.terms; t.Off || t.spent() {
-		return record.CapCopies
+		return 0
 	}
-	return record.CapRelay | record.CapCopies
+	return record.CapRelay
 }
 
 // measureShare counts what was carried, begins a new month and writes it down.

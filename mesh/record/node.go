@@ -75,9 +75,10 @@ const (
 	CapRelay Capabilities = 1 << iota
 	// CapSTUN says that the member answers STUN requests on its port.
 	CapSTUN
-	// CapCopies says that the member takes copies of frames for all from whoever has them, and passes them on.
-	CapCopies
 )
+
+// CapCopies says that the member takes copies of frames for all from whoever has them, and passes them on.
+const CapCopies Capabilities = 1 << 4
 
 // Node is what a member says of itself.
 type Node struct {
