@@ -10,6 +10,7 @@ import (
 	"meshd/keys"
 	"meshd/peer/flood"
 	"meshd/peer/inner"
+	"meshd/peer/way"
 )
 
 // How a frame for all goes in a large mesh: by copies that members pass on (package
@@ -57,6 +58,17 @@ type child struct{ *Remote }
 
 // Node implements flood.Member.
 func (c child) Node() keys.NodeID { return c.ID }
+
+// Reach implements flood.Member.
+func (c child) Reach() flood.Reach {
+	switch to := c.route.Load(); {
+	case to == nil || c.session.SendKey() == nil:
+		return flood.NoSession
+	case way.IsVirtual(to.addr.Addr()):
+		return flood.Relayed
+	}
+	return flood.Direct
+}
 
 // Neighbour implements flood.Member.
 func (c child) Neighbour() bool { return c.kept.Load() }

@@ -62,10 +62,11 @@ const (
 	CapRelay Capabilities = 1 << iota
 	// CapSTUN says that the member answers STUN requests on its port.
 	CapSTUN
-	// CapCopies says that the member takes copies of frames for all from whoever has them, and passes them on.
-	CapCopies
 	// CapHosts says that there may be hosts behind the member that nobody has heard: it has plugs, or its TAP is in a bridge.
 	CapHosts
+	_
+	// CapCopies says that the member takes copies of frames for all from whoever has them, and passes them on.
+	CapCopies
 )
 
 // The capabilities of gateways.

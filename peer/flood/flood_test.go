@@ -431,3 +431,55 @@ func TestEmptyPromises(t *testing.T) {
 		t.Errorf("asked %d times, %+v", asked, n.m.Stats())
 	}
 }
+
+// as is a member that is reached in some way.
+type as struct {
+	seen
+	reach Reach
+	away  bool
+}
+
+func (a as) Reach() Reach    { return a.reach }
+func (a as) Neighbour() bool { return false }
+func (a as) Away() bool      { return a.away }
+
+func TestChoose(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		members []as
+		caught  int // which has brought a forged copy; 0: none, else from 1
+		want    []int
+	}{
+		{"direct before relayed", []as{{reach: Relayed}, {reach: Direct}, {reach: NoSession}, {reach: Direct}}, 0, []int{1, 3}},
+		{"relayed before none", []as{{reach: NoSession}, {reach: Relayed}, {reach: NoSession}}, 0, []int{1}},
+		{"not who is away", []as{{reach: Direct, away: true}, {reach: Relayed}}, 0, []int{1}},
+		{"not who forges", []as{{reach: Direct}, {reach: Direct}}, 1, []int{1}},
+		{"none before who is away", []as{{away: true}, {}, {away: true}}, 0, []int{1}},
+		{"one who is away if there is no other", []as{{reach: Direct, away: true}}, 0, []int{0}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newSim(t, len(tt.members)+1, 1)
+			m := s.nodes[len(tt.members)].m
+			var some ring
+			for i, a := range tt.members {
+				a.seen = seen{s.nodes[len(tt.members)], s.nodes[i]}
+				m.Join(a)
+				n := m.nodes[s.nodes[i].id]
+				n.caught = tt.caught == i+1
+				some = append(some, n)
+			}
+			chosen := map[int]bool{}
+			for number := range uint64(10 * turn) {
+				chosen[s.byID[m.choose(some, Name{s.nodes[0].id, 1, number + 1}).id].index] = true
+			}
+			if len(chosen) != len(tt.want) {
+				t.Errorf("chosen %v, want %v", chosen, tt.want)
+			}
+			for _, i := range tt.want {
+				if !chosen[i] {
+					t.Errorf("chosen %v, want %v", chosen, tt.want)
+				}
+			}
+		})
+	}
+}

@@ -184,7 +184,7 @@ func (m *Machine) tell() []Tell {
 	}
 	var tells []Tell
 	for _, n := range m.ring {
-		if !n.member.Neighbour() || !n.member.Up() {
+		if !n.member.Neighbour() || !n.up() {
 			continue
 		}
 		var names []Name

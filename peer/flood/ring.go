@@ -10,10 +10,22 @@ import (
 // Member is another node that takes copies, as this one sees it.
 type Member interface {
 	Node() keys.NodeID
-	Up() bool        // there is a session
+	Reach() Reach    // whether there is a session
 	Neighbour() bool // one is kept
 	Away() bool      // it is thought not to be there: a hint
 }
+
+// Reach is how a member is reached now.
+type Reach uint8
+
+// The ways, the better ones later.
+const (
+	NoSession Reach = iota
+	Relayed         // through others, or by a stream
+	Direct
+)
+
+func (n *node) up() bool { return n.member.Reach() != NoSession }
 
 // Send says who gets a copy, and which part it is to pass it on to.
 type Send struct {
@@ -93,7 +105,7 @@ func (m *Machine) cut(sends []Send, name Name, p Part, n int, from keys.NodeID) 
 		if t.id == name.Origin || t.id == from {
 			continue // this node's view is another than theirs
 		}
-		if t.member.Away() && !t.member.Up() {
+		if t.member.Away() && !t.up() {
 			continue // should it be there all the same, who has a session with it tells it
 		}
 		targets = append(targets, t)
@@ -117,31 +129,36 @@ func (m *Machine) cut(sends []Send, name Name, p Part, n int, from keys.NodeID) 
 // that frames which follow each other mostly keep their order.
 const turn = 16
 
-// choose picks who of some gets the copy for all of them: one with a session, in turns,
-// so that nobody has to pass on all, nor swallows all. Else the one whose id is the most
+// choose picks who of some gets the copy for all of them: one with a session, a direct one
+// if there is, in turns, so that nobody has to pass on all, nor swallows all. Else the one whose id is the most
 // like ours: what is chosen by both ends needs one session and not two.
 func (m *Machine) choose(some ring, name Name) *node {
-	up := m.scratch[:0]
+	up, best := m.scratch[:0], Relayed
 	for _, n := range some {
-		if n.member.Up() && !n.doubtful() {
-			up = append(up, n)
+		reach := n.member.Reach()
+		if reach < best || n.doubtful() {
+			continue
 		}
+		if reach > best {
+			up, best = up[:0], reach
+		}
+		up = append(up, n)
 	}
 	m.scratch = up
 	if len(up) > 0 {
 		return up[(name.Number/turn+place(name.Origin)%uint64(len(up)))%uint64(len(up))]
 	}
-	self, best := place(m.self), some[0]
+	self, like := place(m.self), some[0]
 	for _, n := range some[1:] {
-		if n.doubtful() != best.doubtful() {
-			if best.doubtful() {
-				best = n
+		if n.doubtful() != like.doubtful() {
+			if like.doubtful() {
+				like = n
 			}
-		} else if place(n.id)^self < place(best.id)^self {
-			best = n
+		} else if place(n.id)^self < place(like.id)^self {
+			like = n
 		}
 	}
-	return best
+	return like
 }
 
 // doubtful reports whether others should pass copies on rather than this one.

@@ -66,8 +66,13 @@ type simNode struct {
 type seen struct{ by, of *simNode }
 
 func (s seen) Node() keys.NodeID { return s.of.id }
-func (s seen) Up() bool          { return s.Neighbour() }
-func (s seen) Away() bool        { return false }
+func (s seen) Reach() Reach {
+	if s.Neighbour() {
+		return Direct
+	}
+	return NoSession
+}
+func (s seen) Away() bool { return false }
 
 // Neighbour is as mesh has it: the next ones in both directions on six rings.
 func (s seen) Neighbour() bool {
