@@ -206,6 +206,17 @@ func TestGuestMoves(t *testing.T) {
 	w.on(home.Host, "ping", "-c", "3", "-i", "0.2", "-w", "10", guestIP1)
 	time.Sleep(2 * time.Second) // a virtual machine has been somewhere for a while: its records are out
 
+	// As long as it is there, nobody takes its place.
+	thief := w.guest(right, "g2", guestMAC1, guestIP1+"/24")
+	thief.run("arping", "-U", "-c", "2", "-w", "3", "-I", "eth0", guestIP1)
+	if h, err := w.host(home, guestMAC1); err != nil || h.Member != "left" {
+		t.Errorf("claimed while it was there: %+v, %v", h, err)
+	}
+	w.told(left, "station-claimed")
+	w.told(right, "station-elsewhere")
+	w.on(right.Host, "ip", "link", "del", "g2")
+	time.Sleep(6 * time.Second) // a claim that was refused pauses for five
+
 	pinger, err := home.Host.Pinger(netip.MustParseAddr(guestIP1), lab.PingOptions{Interval: 20 * time.Millisecond})
 	w.must(err)
 	var stop sync.Once
@@ -237,5 +248,76 @@ func TestGuestMoves(t *testing.T) {
 	mac := []byte{2, 0xaa, 0, 0, 0, 1}
 	if n := former.Count(func(f lab.Frame) bool { return !f.Out && bytes.Equal(f.Data[:6], mac) }); n > 0 {
 		t.Errorf("%d frames for it reached its former place", n)
+	}
+}
+
+// told waits until a node's status has a line of health.
+func (w *world) told(n *lab.Node, code string) {
+	w.Helper()
+	w.eventually(3*time.Second, n.Host.Name()+" tells of "+code, func() error {
+		var s struct{ Health []struct{ Code, Text string } }
+		if err := n.JSON(w.within(10*time.Second), &s, "status"); err != nil {
+			return err
+		}
+		for _, h := range s.Health {
+			if h.Code == code {
+				return nil
+			}
+		}
+		return fmt.Errorf("%+v", s.Health)
+	})
+}
+
+// TestAddressOfAServiceMoves hands an IPv4 address from one member to another, as VRRP does, while a third pings it; and
+// to one more while it is still there, which is in vain.
+func TestAddressOfAServiceMoves(t *testing.T) {
+	w := newWorld(t)
+	home := w.found(w.net.Host("home", lab.HostConfig{V4: true}))
+	left := w.join(w.net.Host("left", lab.HostConfig{V4: true}), w.invite(home))
+	right := w.join(w.net.Host("right", lab.HostConfig{V4: true}), w.invite(home))
+	w.waitPeers(home, left, right)
+	const service = "10.50.0.100"
+	for i, n := range []*lab.Node{home, left, right} {
+		w.on(n.Host, "ip", "addr", "add", fmt.Sprintf("10.50.0.%d/24", i+1), "dev", "mesh0")
+	}
+	w.on(left.Host, "ip", "addr", "add", service+"/32", "dev", "mesh0")
+	holder := func(member string) func() error {
+		return func() error {
+			for _, n := range []*lab.Node{left, right} {
+				h, err := w.host(home, w.mac(n).String())
+				if err == nil && slices.Contains(h.Addresses, netip.MustParseAddr(service)) != (n.Host.Name() == member) {
+					err = fmt.Errorf("%+v", h)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
+	w.eventually(3*time.Second, "left has it", holder("left"))
+	w.on(home.Host, "ping", "-c", "2", "-i", "0.2", "-w", "5", service)
+
+	w.on(right.Host, "ip", "addr", "add", service+"/32", "dev", "mesh0") // while left has it, too
+	w.on(right.Host, "arping", "-U", "-c", "1", "-w", "1", "-I", "mesh0", service)
+	w.told(left, "station-claimed")
+	w.must(holder("left")())
+	w.on(right.Host, "ip", "addr", "del", service+"/32", "dev", "mesh0")
+	time.Sleep(6 * time.Second) // a claim that was refused pauses for five
+
+	pinger, err := home.Host.Pinger(netip.MustParseAddr(service), lab.PingOptions{Interval: 20 * time.Millisecond})
+	w.must(err)
+	time.Sleep(time.Second)
+	w.on(left.Host, "ip", "addr", "del", service+"/32", "dev", "mesh0")
+	began := time.Now()
+	w.on(right.Host, "ip", "addr", "add", service+"/32", "dev", "mesh0")
+	w.on(right.Host, "arping", "-U", "-c", "1", "-w", "1", "-I", "mesh0", service)
+	w.eventually(3*time.Second, "right has it", holder("right"))
+	time.Sleep(2 * time.Second)
+	stats := pinger.Stop()
+	took := stats.OutageStart.Add(stats.Outage).Sub(began)
+	t.Logf("%v; reached again after %v", stats, took)
+	if took > time.Second || stats.Trailing > time.Second {
+		t.Errorf("reached again after %v", took)
 	}
 }

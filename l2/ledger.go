@@ -10,6 +10,8 @@ type ledger struct {
 	said map[station]Binding // its records
 	told map[station]notion  // its notices, which are newer
 	rate bucket
+
+	claims bucket
 }
 
 // notion is what a notice said of a station.
@@ -26,7 +28,7 @@ func (w *whereabouts) of(r *RemotePort) *ledger {
 	if l == nil {
 		l = &ledger{
 			said: make(map[station]Binding), told: make(map[station]notion),
-			rate: bucket{rate: noticeRate, burst: noticeBurst},
+			rate: bucket{rate: noticeRate, burst: noticeBurst}, claims: bucket{rate: claimRate, burst: claimBurst},
 		}
 		w.by[r] = l
 	}

@@ -152,33 +152,36 @@ func (s *Switch) Alarms() []Alarm {
 	return list
 }
 
-// claimed takes a claim of r to what is on our side. It needs where.mu.
+// claimed takes a claim of r to a station on our side, or to the first address of its
+// binding. It needs where.mu.
 func (s *Switch) claimed(r *RemotePort, address bool, b Binding, now time.Duration) {
 	v := s.view.Load()
-	if _, _, ok := s.may(v, r, b); !ok && !address {
+	if _, _, ok := s.may(v, r, b); !ok {
 		return
 	}
-	if !address {
-		here := s.hosts.find(b.station(), now)
-		if here.at == nil || here.at.remote != nil {
-			s.say(r, StepYield, b) // it is not here: nobody of us stands in the way
-			return
-		}
-		s.try(subject{station: b.station()}, b.station(), here.at, r, b, true, now)
+	if address {
+		s.claimedAddress(v, r, b, now)
 		return
 	}
-	for _, ip := range b.IPs {
-		claim := Binding{VLAN: b.VLAN, MAC: b.MAC, IPs: []netip.Addr{ip}}
-		if v.addrs.of(ip) != nil {
-			continue // a member's own: it never moves
-		}
-		has := s.heard.holder(b.VLAN, ip, now)
-		if has.at == nil || has.at.remote != nil {
-			s.say(r, StepYieldAddress, claim)
-			continue
-		}
-		s.try(addressIn(b.VLAN, ip), has.station, has.at, r, claim, true, now)
+	here := s.hosts.find(b.station(), now)
+	if here.at == nil || here.at.remote != nil {
+		s.say(r, StepYield, b) // it is not here: nobody of us stands in the way
+		return
 	}
+	s.try(subject{station: b.station()}, b.station(), here.at, r, b, true, now)
+}
+
+func (s *Switch) claimedAddress(v *view, r *RemotePort, b Binding, now time.Duration) {
+	if len(b.IPs) == 0 || v.addrs.of(b.IPs[0]) != nil { // a member's own: it never moves
+		return
+	}
+	b.IPs = b.IPs[:1]
+	has := s.heard.holder(b.VLAN, b.IPs[0], now)
+	if has.at == nil || has.at.remote != nil {
+		s.say(r, StepYieldAddress, b)
+		return
+	}
+	s.try(addressIn(b.VLAN, b.IPs[0]), has.station, has.at, r, b, true, now)
 }
 
 // settleOurs looks at what others announce of a station on our side. It needs where.mu.

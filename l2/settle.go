@@ -1,6 +1,7 @@
 package l2
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -118,7 +119,7 @@ func (s *Switch) settleAddresses(v *view, k station, r *RemotePort, now time.Dur
 // retry gives stations the addresses that others held before. It needs where.mu.
 func (s *Switch) retry(now time.Duration) {
 	v := s.view.Load()
-	for k := range s.where.partly {
+	for _, k := range slices.Collect(maps.Keys(s.where.partly)) {
 		r := v.owner.of(k.mac())
 		if r == nil {
 			if p := s.hosts.find(k, now); p.at != nil {

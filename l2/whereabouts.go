@@ -12,6 +12,8 @@ const (
 	heardFor = 10 * time.Second
 	// A remote's notices in a second, and at once.
 	noticeRate, noticeBurst = 100, 300
+	// Likewise of claims, each of which has hosts on our side asked.
+	claimRate, claimBurst = 20, 128
 )
 
 // whereabouts are the announcements of the remotes, and what is disputed. What comes
@@ -113,8 +115,8 @@ func (s *Switch) Hear(name string, n Notice) {
 	case StepHere, StepGone:
 		s.hearWhere(r, to, n, now)
 	case StepClaim, StepClaimAddress:
-		for i := range n.Bindings {
-			s.claimed(r, n.Step == StepClaimAddress, n.Bindings[i], now)
+		if l.claims.take(now) { // one at a time: each has an answer of its own
+			s.claimed(r, n.Step == StepClaimAddress, n.Bindings[0], now)
 		}
 	case StepYield, StepYieldAddress, StepKeep, StepKeepAddress:
 		for i := range n.Bindings {
