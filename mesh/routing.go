@@ -45,6 +45,7 @@ type routes interface {
 	// Uplink is the interface of the host's own IPv6 default route.
 	Uplink() (gateway.Uplink, bool, error)
 	Sync(want gateway.Want) error
+	Problems(want gateway.Want) []gateway.Problem
 	// Close puts everything back; Leave leaves it to the next process.
 	Close() error
 	Leave()
