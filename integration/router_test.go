@@ -292,6 +292,22 @@ func TestGatewayOnLink(t *testing.T) {
 	if after := tables(); after != before {
 		t.Errorf("uplink lost: the host's tables were\n%s\nand are\n%s", before, after)
 	}
+	// The uplink comes back; the active one ends in good order, and the other knows at once.
+	w.run(nodes[standby].Host, "ip", "-6", "route", "add", "default", "via", "2001:db8:77:1::1", "dev", "eth9", "metric", "512")
+	w.uplinkUp(nodes[standby], routed, standby)
+	for range 8 {
+		w.flowing(p)
+	}
+	w.must(nodes[active].Interrupt())
+	w.gatewayState(nodes[standby], routed, standby, "active")
+	w.flowing(p)
+	if s := p.Stats(); s.Outage > 3*time.Second {
+		t.Errorf("a goodbye: an outage of %v", s.Outage)
+	}
+	if after := tables(); after != before {
+		t.Errorf("a goodbye: the host's tables were\n%s\nand are\n%s", before, after)
+	}
+	w.nothingLeft(nodes[active].Host)
 }
 
 // active is who speaks for a prefix.
