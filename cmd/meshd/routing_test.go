@@ -21,6 +21,7 @@ func TestRoutingFlags(t *testing.T) {
 	for _, bad := range [][]string{
 		{"--default-route", "maybe"},
 		{"--gateway", "--no-tap"},
+		{"--ra-preference", "highest"},
 		{"--dhcp4", "192.0.2.0"},
 		{"--dhcp4", "192.0.2.1/24"},
 		{"--dhcp4", "10.0.0.0/8"},
@@ -36,12 +37,12 @@ func TestRoutingFlags(t *testing.T) {
 		if err := cmd.ParseFlags(bad); err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range []string{"default-route", "dhcp4"} {
+		for _, name := range []string{"default-route", "dhcp4", "ra-preference"} {
 			v, err := cmd.Flags().GetString(name)
 			if err != nil {
 				t.Fatal(err)
 			}
-			*map[string]*string{"default-route": &f.defaultRoute, "dhcp4": &f.dhcp4}[name] = v
+			*map[string]*string{"default-route": &f.defaultRoute, "dhcp4": &f.dhcp4, "ra-preference": &f.raPreference}[name] = v
 		}
 		f.gateway, _ = cmd.Flags().GetBool("gateway")
 		f.noTAP, _ = cmd.Flags().GetBool("no-tap")
