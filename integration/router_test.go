@@ -131,6 +131,15 @@ func TestGatewayRouted(t *testing.T) {
 	w.reached(10*time.Second, &lab.Node{Host: server}, addr)
 	w.reached(10*time.Second, laptop, server.Addr6()) // by the default route of the mesh: it has no other
 	w.reached(10*time.Second, &lab.Node{Host: server}, w.addr(laptop))
+	// What stands in the way is told.
+	w.run(home, "nft", "add table inet filter; add chain inet filter forward { type filter hook forward priority 0; policy drop; }")
+	w.sysctl(laptop.Host, "net.ipv6.conf.mesh0.accept_ra=1")
+	for node, want := range map[*lab.Node]string{gw: "the firewall drops forwarded packets", laptop: "accept_ra of mesh0"} {
+		if out, _ := node.Run(w.within(20*time.Second), "doctor"); !strings.Contains(out, want) {
+			t.Errorf("doctor does not say that %s:\n%s", want, out)
+		}
+	}
+	w.run(home, "nft", "delete table inet filter")
 	stats, err := vm.Ping(w.within(20*time.Second), server.Addr6(), 200, lab.PingOptions{Interval: 5 * time.Millisecond, Size: 1400})
 	if err != nil || stats.Lost() > 0 || stats.Duplicates > 0 {
 		t.Errorf("vm to server: %v, %v", stats, err)
@@ -283,6 +292,22 @@ func TestGatewayOnLink(t *testing.T) {
 	if after := tables(); after != before {
 		t.Errorf("uplink lost: the host's tables were\n%s\nand are\n%s", before, after)
 	}
+	// The uplink comes back; the active one ends in good order, and the other knows at once.
+	w.run(nodes[standby].Host, "ip", "-6", "route", "add", "default", "via", "2001:db8:77:1::1", "dev", "eth9", "metric", "512")
+	w.uplinkUp(nodes[standby], routed, standby)
+	for range 8 {
+		w.flowing(p)
+	}
+	w.must(nodes[active].Interrupt())
+	w.gatewayState(nodes[standby], routed, standby, "active")
+	w.flowing(p)
+	if s := p.Stats(); s.Outage > 3*time.Second {
+		t.Errorf("a goodbye: an outage of %v", s.Outage)
+	}
+	if after := tables(); after != before {
+		t.Errorf("a goodbye: the host's tables were\n%s\nand are\n%s", before, after)
+	}
+	w.nothingLeft(nodes[active].Host)
 }
 
 // active is who speaks for a prefix.
@@ -389,11 +414,14 @@ func TestDefaultRoute(t *testing.T) {
 			}
 			// Killed: the TAP has no carrier, and its routes do not count. Then `down` cleans up.
 			w.must(n.Kill())
-			out, err := host.Command(w.within(5*time.Second), "ip", "-6", "route", "get", server.Addr6().String()).CombinedOutput()
-			if strings.Contains(string(out), "mesh0") || c.own && err != nil {
-				t.Errorf("after kill -9: %s, %v", out, err)
-			}
-			_, err = n.Run(w.within(10*time.Second), "down")
+			w.eventually(5*time.Second, "the way after kill -9 is the host's own", func() error {
+				out, err := host.Command(w.within(5*time.Second), "ip", "-6", "route", "get", server.Addr6().String()).CombinedOutput()
+				if strings.Contains(string(out), "mesh0") || c.own && err != nil {
+					return fmt.Errorf("%s, %w", out, err)
+				}
+				return nil
+			})
+			_, err := n.Run(w.within(10*time.Second), "down")
 			w.must(err)
 			w.nothingLeft(host)
 			if out := defaults(host); out != before {

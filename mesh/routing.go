@@ -11,12 +11,15 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mdlayher/ndp"
+
 	"meshd/keys"
 	"meshd/l2"
 	"meshd/l2/radv"
 	"meshd/mesh/directory"
 	"meshd/mesh/election"
 	"meshd/mesh/gateway"
+	"meshd/mesh/names"
 	"meshd/mesh/record"
 	"meshd/peer"
 )
@@ -45,6 +48,7 @@ type routes interface {
 	// Uplink is the interface of the host's own IPv6 default route.
 	Uplink() (gateway.Uplink, bool, error)
 	Sync(want gateway.Want) error
+	Problems(want gateway.Want) []gateway.Problem
 	// Close puts everything back; Leave leaves it to the next process.
 	Close() error
 	Leave()
@@ -346,6 +350,10 @@ func (n *Node) advertised(s *slot, own election.Standing) *radv.Config {
 		Prefixes: []radv.Prefix{{Prefix: s.prefix, Valid: t.Lifetime, Preferred: t.Lifetime / 2, Until: t.Until}},
 	}
 	// A unique local prefix leads nowhere (RFC 7084, L-4).
+	c.Preference = map[string]ndp.Preference{"low": ndp.Low, "high": ndp.High}[n.cfg.RouterPreference]
+	if len(c.DNS) > 0 {
+		c.Search = []string{names.Domain}
+	}
 	c.Quiet = own != election.Uplinked && !n.state.segment.sw.Strangers()
 	if own == election.Uplinked && !s.prefix.Addr().IsPrivate() {
 		c.Lifetime = radv.DefaultLifetime

@@ -96,6 +96,11 @@ func (n *Node) routingHealth() (list []api.Health) {
 	if r.trouble != nil {
 		warn("routes", "routes are not as they should be: "+r.trouble.Error(), "run meshd with CAP_NET_ADMIN (a gateway also with CAP_NET_RAW), and /proc/sys/net writable")
 	}
+	if r.host != nil {
+		for _, p := range r.host.Problems(r.applied) {
+			warn("host-routing", p.Text, p.Remedy)
+		}
+	}
 	if why := r.dhcp.trouble; why != "" {
 		warn("dhcp4", "no IPv4 addresses are handed out: "+why, "see meshd hosts; meshd role "+n.ownName()+" dhcp router, on an admin's node")
 	}

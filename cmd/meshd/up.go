@@ -47,6 +47,7 @@ Ctrl-C ends it like meshd down. SIGTERM ends it too but keeps the TAP, so that a
 	fl.BoolVar(&f.gateway, "gateway", false, "route between the network's prefixes and this host's IPv6 uplink (needs the role router)")
 	fl.StringVar(&f.defaultRoute, "default-route", "auto", "auto, always or never: send this host's own IPv6 through the mesh (auto: while it has no other way)")
 	fl.StringArrayVar(&f.raDNS, "ra-dns", nil, "ADDR of a name server that hosts on the segment are told of, IPv4 by --dhcp4 (repeatable)")
+	fl.StringVar(&f.raPreference, "ra-preference", "medium", "low, medium or high: which of several routers hosts prefer (RFC 4191)")
 	fl.StringVar(&f.dhcp4, "dhcp4", "", "IPv4 subnet such as 192.0.2.0/24: hand out its addresses on the segment, and route it with NAT (needs the role dhcp)")
 	fl.StringArrayVar(&f.stun, "stun", nil, "HOST:PORT of a STUN server besides members (repeatable)")
 	fl.BoolVar(&f.noPortmap, "no-portmap", false, "do not ask the router for a port")

@@ -33,7 +33,7 @@ type upFlags struct {
 	gateway             bool
 	defaultRoute        string
 	raDNS               []string
-	dhcp4               string
+	dhcp4, raPreference string
 	relay               string
 	shareRate           string
 	shareVolume         string
@@ -156,6 +156,12 @@ func (f *upFlags) routing(c *nodeConfig) error {
 	}
 	if c.Gateway = f.gateway; f.gateway && f.noTAP {
 		return usageError("--gateway", "a gateway routes by its TAP", "leave out --no-tap")
+	}
+	switch f.raPreference {
+	case "low", "medium", "high":
+		c.RouterPreference = f.raPreference
+	default:
+		return usagef("ra-preference", "%q is not low, medium or high", f.raPreference)
 	}
 	if err := f.checkDHCP4(c); err != nil {
 		return err

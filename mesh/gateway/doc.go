@@ -51,6 +51,9 @@ type Prefix struct {
 	Shared bool
 }
 
+// Problem is a setting of the host's that stands in the way.
+type Problem struct{ Text, Remedy string }
+
 // Uplink is the interface of the host's own default route.
 type Uplink struct {
 	Name  string
