@@ -119,8 +119,9 @@ func TestGatewayRouted(t *testing.T) {
 	home := w.net.Host("home", lab.HostConfig{})
 	server := w.net.Host("server", lab.HostConfig{})
 	w.must(w.net.Route(routed, home))
-	gw := w.found(home, "--prefix", routed.String(), "--gateway")
-	socket := t.TempDir() + "/ctl"
+	dir := t.TempDir()
+	gw := w.found(home, "--prefix", routed.String(), "--gateway", "--plug", "vde:"+dir+"/home")
+	socket := dir + "/ctl"
 	laptop := w.join(w.net.Host("laptop", lab.HostConfig{V4: true}), w.invite(gw), "--plug", "vde:"+socket)
 	w.waitPeers(gw, laptop)
 	vm := w.plugged("vm", socket)
@@ -129,6 +130,9 @@ func TestGatewayRouted(t *testing.T) {
 	w.gatewayState(laptop, routed, "home", "active")
 	w.reached(10*time.Second, &lab.Node{Host: vm}, server.Addr6())
 	w.reached(10*time.Second, &lab.Node{Host: server}, addr)
+	nas := w.plugged("nas", dir+"/home") // behind the gateway itself
+	w.reached(10*time.Second, &lab.Node{Host: vm}, w.slaac(nas, "vm0", routed))
+	w.reached(10*time.Second, &lab.Node{Host: nas}, server.Addr6())
 	w.reached(10*time.Second, laptop, server.Addr6()) // by the default route of the mesh: it has no other
 	w.reached(10*time.Second, &lab.Node{Host: server}, w.addr(laptop))
 	// What stands in the way is told.

@@ -67,6 +67,7 @@ type routing struct {
 	heard    radv.Routers
 	host     routes // nil: this host's routes are not ours to set
 	trouble  error  // why they are not as they should be
+	noProxy  error  // why nobody answers on the uplink for the segment
 	uplink   gateway.Uplink
 	up       bool
 	dirty    bool // the host has changed
@@ -193,7 +194,10 @@ func (n *Node) beginRouting(now time.Time) {
 		r.host, err = host.OpenRoutes(n.cfg.TAP, notes, func(b []byte) error { return n.store.Save(stateGateway, b) })
 	}
 	if err != nil {
-		r.host, r.trouble = nil, err
+		r.host = nil
+		if n.cfg.Gateway || !errors.Is(err, errors.ErrUnsupported) {
+			r.trouble = err
+		}
 		n.log.Info("routes are left as they are", "err", err)
 	}
 }

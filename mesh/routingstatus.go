@@ -94,7 +94,11 @@ func (n *Node) routingHealth() (list []api.Health) {
 		return nil
 	}
 	if r.trouble != nil {
-		warn("routes", "routes are not as they should be: "+r.trouble.Error(), "run meshd with CAP_NET_ADMIN (a gateway also with CAP_NET_RAW), and /proc/sys/net writable")
+		warn("routes", "routes are not as they should be: "+r.trouble.Error(), "run meshd with CAP_NET_ADMIN, and /proc/sys/net writable")
+	}
+	if r.noProxy != nil {
+		warn("neighbour-proxy", "nobody answers on the uplink for the segment, which does where a prefix is routed to this host, and not where it is on-link there: "+r.noProxy.Error(),
+			"grant CAP_NET_RAW; packaging/meshd-gateway.conf is for systemd")
 	}
 	if r.host != nil {
 		for _, p := range r.host.Problems(r.applied) {

@@ -25,10 +25,11 @@ func (n *Node) openUplink() {
 	}
 	link, err := gateway.OpenLink(r.uplink)
 	if err != nil {
-		r.trouble = err
+		r.noProxy = err
 		n.log.Warn("no neighbour proxy", "err", err)
 		return
 	}
+	r.noProxy = nil
 	r.link, r.proxy, r.outside = link, radv.NewProxy(r.uplink.MAC, r.uplink.Addrs), map[netip.Addr]time.Time{}
 	r.readers.Go(func() {
 		frame := make([]byte, 2048)
@@ -274,7 +275,7 @@ func (n *Node) wanted(now time.Time) gateway.Want {
 		w.Prefixes = append(w.Prefixes, p)
 	}
 	takes := n.cfg.DefaultRoute == DefaultAlways || n.cfg.DefaultRoute != DefaultNever && !r.up
-	if takes {
+	if takes && n.state.segment.complete() { // else what carries the mesh would go that way
 		w.Default = best(heard, netip.Addr{})
 	}
 	if r.dhcp.server != nil {

@@ -5,6 +5,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // Host is nothing on this system.
@@ -12,7 +13,7 @@ type Host struct{}
 
 // Open fails: routing is written for Linux.
 func Open(string, []byte, func([]byte) error) (*Host, error) {
-	return nil, errors.New("routes through the mesh are set on Linux only")
+	return nil, fmt.Errorf("routes through the mesh are set on Linux only: %w", errors.ErrUnsupported)
 }
 
 // Close has nothing to put back.
