@@ -10,6 +10,7 @@ import (
 	"meshd/keys"
 	"meshd/l2/bridge"
 	"meshd/mesh/api"
+	"meshd/mesh/underlay"
 )
 
 const (
@@ -109,7 +110,10 @@ func (n *Node) undoEarlier() error {
 	if err != nil || len(record) == 0 || n.cfg.Bridge != "" {
 		return err
 	}
-	return firstOf(bridge.Undo(record), n.store.Save(stateBridge, nil))
+	if err := bridge.Undo(record); err != nil {
+		return err
+	}
+	return n.store.Save(stateBridge, nil)
 }
 
 // reconcileBridge has the TAP in its bridge, if this node may do so.
@@ -145,7 +149,7 @@ func (n *Node) bridge(now time.Time) {
 	record, err := n.bridgeRecord()
 	if err == nil {
 		b.on, err = n.cfg.Host.(bridgeHost).OpenBridge(bridge.Config{
-			Name: n.cfg.Bridge, TAP: n.cfg.TAP, MAC: s.mac,
+			Name: n.cfg.Bridge, TAP: n.cfg.TAP, MAC: s.mac, Skip: underlay.Mark(n.cfg.TAP),
 			Note: func(r []byte) error { return n.store.Save(stateBridge, r) },
 		}, record)
 	}

@@ -13,6 +13,7 @@ type Config struct {
 	Name string  // a bridge, or an interface to make a bridge for
 	TAP  string  // is there already
 	MAC  [6]byte // of the member: the bridge gets it
+	Skip uint32  // a routing table that is left alone; 0: none
 
 	// Note writes a Record down, before what it lists is done; an empty one when nothing
 	// is left to undo.
@@ -24,6 +25,7 @@ type Record struct {
 	Boot   string         `json:"boot"` // of the kernel: no change outlives it
 	Bridge string         `json:"bridge"`
 	TAP    string         `json:"tap"`
+	Skip   uint32         `json:"skip,omitempty"`   // a routing table that is another's
 	MAC    string         `json:"mac,omitempty"`    // of the bridge, before; of one that was there
 	Port   string         `json:"port,omitempty"`   // the interface that a bridge was made for
 	Addrs  [][]byte       `json:"addrs,omitempty"`  // of Port, as the kernel tells them

@@ -56,7 +56,7 @@ func (b *Bridge) plan() error {
 	if err != nil {
 		return fail("find it", b.cfg.Name, err)
 	}
-	b.record = Record{Boot: bootID(), TAP: b.cfg.TAP}
+	b.record = Record{Boot: bootID(), TAP: b.cfg.TAP, Skip: b.cfg.Skip}
 	if isBridge(link) {
 		b.record.Bridge, b.record.MAC = b.cfg.Name, link.Attrs().HardwareAddr.String()
 		return nil
@@ -68,7 +68,7 @@ func (b *Bridge) plan() error {
 	if b.record.Addrs, err = addrsOf(link.Attrs().Index); err != nil {
 		return fail("read its settings", b.cfg.Name, err)
 	}
-	b.record.Routes, err = routesOf(link.Attrs().Index)
+	b.record.Routes, err = routesOf(link.Attrs().Index, b.cfg.Skip)
 	return fail("read its settings", b.cfg.Name, err)
 }
 
@@ -181,7 +181,7 @@ func (b *Bridge) moveIn(br netlink.Link) error {
 	if err := setAddrs(missing, br, false); err != nil {
 		return fail("move addresses", b.record.Port, err)
 	}
-	if err := clearAddrs(port); err != nil {
+	if err := clearAddrs(port, b.record.Skip); err != nil {
 		return fail("move addresses", b.record.Port, err)
 	}
 	// Routes of the member's own addresses come with those, and others may add some.
@@ -203,7 +203,7 @@ func (b *Bridge) gather() error {
 	if err != nil {
 		return err
 	}
-	routes, err := routesOf(port.Attrs().Index)
+	routes, err := routesOf(port.Attrs().Index, b.record.Skip)
 	if err != nil {
 		return err
 	}
@@ -226,9 +226,9 @@ func (b *Bridge) gather() error {
 }
 
 // clearAddrs takes addresses and routes from the interface.
-func clearAddrs(port netlink.Link) error {
+func clearAddrs(port netlink.Link, skip uint32) error {
 	index := port.Attrs().Index
-	routes, err := routesOf(index)
+	routes, err := routesOf(index, skip)
 	if err != nil {
 		return err
 	}
@@ -250,7 +250,7 @@ func clearAddrs(port netlink.Link) error {
 // routes adds the moved routes to those of the bridge, and takes away those that the
 // kernel has made for addresses that have just been moved, and the interface had not.
 func (b *Bridge) routes(br netlink.Link, moved bool) error {
-	there, err := routesOf(br.Attrs().Index)
+	there, err := routesOf(br.Attrs().Index, b.record.Skip)
 	if err != nil {
 		return err
 	}
@@ -260,7 +260,7 @@ func (b *Bridge) routes(br netlink.Link, moved bool) error {
 			list = append(list, m)
 		}
 	}
-	return setRoutes(list, br, moved)
+	return setRoutes(list, br, b.record.Skip, moved)
 }
 
 // ofMember reports whether a route is that of one of the member's addresses.
@@ -440,5 +440,5 @@ func restorePort(r *Record, br netlink.Link) error {
 	if err := setAddrs(r.Addrs, port, true); err != nil {
 		return fail("give addresses back", r.Port, err)
 	}
-	return fail("give routes back", r.Port, setRoutes(r.Routes, port, true))
+	return fail("give routes back", r.Port, setRoutes(r.Routes, port, r.Skip, true))
 }

@@ -130,8 +130,8 @@ func addrOn(m []byte, index int, label bool) []byte {
 }
 
 // routesOf lists the routes by an interface: in all tables but the kernel's local one,
-// and without those that come with its link-local addresses.
-func routesOf(index int) ([][]byte, error) {
+// and skip, and without those that come with its link-local addresses.
+func routesOf(index int, skip uint32) ([][]byte, error) {
 	var list [][]byte
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		head := &nl.RtMsg{}
@@ -144,7 +144,7 @@ func routesOf(index int) ([][]byte, error) {
 			return nil, fmt.Errorf("list routes: %w", err)
 		}
 		for _, m := range all {
-			if len(m) >= routeHead && ofInterest(m, index) {
+			if len(m) >= routeHead && ofInterest(m, index, skip) {
 				list = append(list, bytes.Clone(m))
 			}
 		}
@@ -154,14 +154,14 @@ func routesOf(index int) ([][]byte, error) {
 	return list, nil
 }
 
-func ofInterest(m []byte, index int) bool {
+func ofInterest(m []byte, index int, skip uint32) bool {
 	attrs := attrsOf(m[routeHead:])
 	oif, ok := find32(attrs, unix.RTA_OIF)
 	table, ok2 := find32(attrs, unix.RTA_TABLE)
 	if !ok2 {
 		table = uint32(m[4])
 	}
-	if !ok || int(oif) != index || table == unix.RT_TABLE_LOCAL || m[7] != unix.RTN_UNICAST {
+	if !ok || int(oif) != index || table == unix.RT_TABLE_LOCAL || table == skip || m[7] != unix.RTN_UNICAST {
 		return false
 	}
 	if binary.NativeEndian.Uint32(m[8:])&unix.RTM_F_CLONED != 0 {
@@ -248,9 +248,9 @@ func inOrder(list [][]byte) [][]byte {
 }
 
 // setRoutes makes the routes by an interface those of the list, or adds what is missing.
-func setRoutes(list [][]byte, to netlink.Link, prune bool) error {
+func setRoutes(list [][]byte, to netlink.Link, skip uint32, prune bool) error {
 	index := to.Attrs().Index
-	there, err := routesOf(index)
+	there, err := routesOf(index, skip)
 	if err != nil {
 		return err
 	}
