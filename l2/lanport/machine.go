@@ -329,10 +329,13 @@ func (m *Machine) Poll(now time.Time) (say *Statement, next time.Time) {
 	return say, m.poll
 }
 
-// Leave returns the farewell.
+// Leave returns the farewell: those who are still there may speak for us.
 func (m *Machine) Leave() *Statement {
 	m.seq++
-	return &Statement{From: m.cfg.Self, Segment: m.segment, State: Gone, Counter: uint64(m.cfg.Epoch)<<32 | uint64(m.seq)}
+	return &Statement{
+		From: m.cfg.Self, Segment: m.segment, State: Gone, Heard: m.Beside()[:min(len(m.neighbors), MaxHeard)],
+		Counter: uint64(m.cfg.Epoch)<<32 | uint64(m.seq),
+	}
 }
 
 // askSilent asks before a silent forwarder counts as gone: three statements may have
