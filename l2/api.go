@@ -120,4 +120,5 @@ const (
 	DropDHCP              = "dhcp"          // a DHCP server's message without the role
 	DropAddress           = "address-taken" // claims the IP address of a member, or of a host that is there
 	DropBlocked           = "blocked"       // another member forwards for the LAN behind the device
+	DropLoop              = "loop"          // its source is heard on our own side, too: it would come round
 )

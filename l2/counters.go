@@ -27,6 +27,7 @@ const (
 	dhcpDenied
 	addressTaken
 	blocked
+	looped
 	reasons // how many there are
 )
 
@@ -36,7 +37,7 @@ func (r reason) String() string {
 		DropMalformed, DropOversize, DropReservedMulticast, DropSourceMulticast, DropSourceZero,
 		DropSourceMAC, DropSourceMoved, DropSourceLimit, DropVLAN, DropStorm,
 		DropElsewhere, DropDisconnected, DropDevice,
-		DropHidden, DropLinkProtocol, DropSpoofed, DropRouter, DropDHCP, DropAddress, DropBlocked,
+		DropHidden, DropLinkProtocol, DropSpoofed, DropRouter, DropDHCP, DropAddress, DropBlocked, DropLoop,
 	}[r]
 }
 

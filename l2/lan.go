@@ -1,6 +1,11 @@
 package l2
 
-import "meshd/l2/lanport"
+import (
+	"sync/atomic"
+	"time"
+
+	"meshd/l2/lanport"
+)
 
 // What a switch does for a member that bridges a physical LAN (package lanport).
 
@@ -167,6 +172,35 @@ func (s *Switch) leaves(gone *origin) {
 			r.place = &r.origin
 		}
 	}
+}
+
+// loopHold is how long BUM frames of a station do not come in from the overlay after it
+// was heard on this host's own side, too.
+const loopHold = time.Second
+
+// contest notes that a station of a remote was heard on this host's own side: that, and
+// the remote's, are one LAN, whoever knows of it, and a frame that went out there would
+// come round. It is what ends a loop that statements cannot, since none are sent.
+func (f *fdb) contest(e *entry, by *origin, now time.Duration) {
+	if by.remote == nil && e.at.remote != nil {
+		e.contested.Store(int64(max(now, 1)))
+		f.contested.Store(int64(max(now, 1)))
+	}
+}
+
+// loops reports whether a BUM frame of a station would come round.
+func (f *fdb) loops(k station, now time.Duration) bool {
+	fresh := func(at *atomic.Int64) bool {
+		t := time.Duration(at.Load())
+		return t != 0 && now-t < loopHold
+	}
+	if !fresh(&f.contested) {
+		return false
+	}
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	e := f.hosts[k]
+	return e != nil && fresh(&e.contested)
 }
 
 // move makes the stations of one origin another's.

@@ -122,8 +122,13 @@ func (r *RemotePort) judge(v *view, frame []byte) (to *origin, why reason) {
 	if to != nil && to.remote != nil {
 		return nil, elsewhere // split horizon: it is not ours to forward
 	}
-	if to == nil && !r.bum.take(r.now) {
-		return nil, storm
+	if to == nil {
+		if s.hosts.loops(stationOf(h.VLAN, h.Src), r.now) {
+			return nil, looped
+		}
+		if !r.bum.take(r.now) {
+			return nil, storm
+		}
 	}
 	return to, s.guard(v, &at.rights, h, frame, &r.origin, r.now)
 }
