@@ -46,6 +46,7 @@ func TestShut(t *testing.T) {
 	r.expect("a station of the overlay, seen on the LAN", "!blocked", "", eth(broadcast, host2, 0))
 	r.expect("the same from the overlay", "!blocked", "c", eth(broadcast, host2, 0))
 	r.sw.Shut(false)
+	r.host.frames = nil // announcements, which TestAnnounce looks at
 	r.expect("the same, open again", "host", "c", eth(broadcast, host2, 0))
 	r.expect("a station that was behind the LAN has moved meanwhile", "host", "a", eth(broadcast, host1, 0))
 }
@@ -119,6 +120,41 @@ func TestStatementsStayOnTheLAN(t *testing.T) {
 	}
 	if LANPayload(eth(broadcast, host1, 0)) != nil || LANPayload(nil) != nil || LANPayload(make([]byte, 9000)) != nil {
 		t.Error("another frame was taken for a statement")
+	}
+}
+
+// TestAnnounce holds that a port that opens tells the LAN's switches who is behind it now.
+func TestAnnounce(t *testing.T) {
+	r, ear := lanRig(t)
+	r.sw.Shut(true)
+	r.send("c", eth(broadcast, host1, 0))
+	r.send("c", eth(broadcast, host2, 5))
+	r.sw.Beside(map[string]bool{"a": true})
+	r.sw.StandIn("a", Here)
+	r.sw.Shut(false)
+	got := map[station]bool{}
+	for _, f := range r.host.frames {
+		h, ok := ParseHeader(f)
+		if !ok || h.Dst != lanGroup || len(f) != minFrame || LANPayload(f) != nil {
+			t.Fatalf("%x", f)
+		}
+		got[stationOf(h.VLAN, h.Src)] = true
+	}
+	for _, k := range []station{stationOf(0, macOfB), stationOf(0, macOfC), stationOf(0, host1), stationOf(5, host2)} {
+		if !got[k] {
+			t.Errorf("%v in %d was not announced", k.mac(), k.vlan())
+		}
+	}
+	if len(got) != 4 {
+		t.Errorf("%d announced", len(got))
+	}
+	r.host.frames = nil
+	if r.sw.Shut(false); len(r.host.frames) > 0 {
+		t.Error("announced again")
+	}
+	r.expect("on the LAN of another", "!reserved-multicast", "", announcement(stationOf(0, macOfB)))
+	if len(ear.heard) > 1 {
+		t.Error("an announcement was taken for a statement")
 	}
 }
 
