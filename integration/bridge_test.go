@@ -33,7 +33,6 @@ type bridgedLAN struct {
 	before       map[*lab.Node]string // settings before --bridge
 	hostAddr     netip.Addr           // of host, on the segment
 	farAddr      netip.Addr
-	broadcasters []*broadcaster
 }
 
 // bridgeStatus is what `meshd status --json` says of the port to the LAN.

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -268,7 +269,8 @@ func (s *segment) describeBridge(nameOf func(keys.NodeID) string) *api.Bridge {
 		return nil
 	}
 	_, _, port := s.lan.snapshot()
-	d := &api.Bridge{Beside: []string{}, State: port.state.String(), Segment: fmt.Sprintf("%x", port.segment[:])}
+	name := s.lanSegment()
+	d := &api.Bridge{Beside: []string{}, State: port.state.String(), Segment: hex.EncodeToString(name[:])}
 	if s.bridging.on != nil {
 		d.Name = s.bridging.on.Name()
 	}

@@ -242,12 +242,12 @@ func (n *Node) reachesBeyond(port lanPort, now time.Time) bool {
 	return now.Sub(n.state.lans.reached) < unfitAfter
 }
 
-// segmentID names the LAN that this node bridges, as long as members there share it: its
+// lanSegment names the LAN that this node bridges, as long as members there share it: its
 // bindings are all its members'. Zero: it bridges none.
-func (n *Node) segmentID() lanport.Segment {
-	if s := n.state.segment; s != nil && s.lan != nil {
-		_, _, port := s.lan.snapshot()
-		return port.segment
+func (s *segment) lanSegment() lanport.Segment {
+	if s == nil || s.lan == nil {
+		return lanport.Segment{}
 	}
-	return lanport.Segment{}
+	_, _, port := s.lan.snapshot()
+	return port.segment
 }
