@@ -3,6 +3,7 @@ package l2
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -70,7 +71,7 @@ func (s *Switch) whoHas(v *view, h Header, q enquiry, now time.Duration) (where 
 		mac = v.own.mac
 		if at.remote != nil {
 			a := at.remote.at.Load()
-			if a == nil {
+			if a == nil || !slices.Contains(a.addrs, q.target) { // another stands in for who has it
 				return nobody, mac, false
 			}
 			mac = a.mac

@@ -28,6 +28,8 @@ const (
 	addressTaken
 	noListener
 	groupControl
+	blocked
+	looped
 	reasons // how many there are
 )
 
@@ -38,7 +40,7 @@ func (r reason) String() string {
 		DropSourceMAC, DropSourceMoved, DropSourceLimit, DropVLAN, DropStorm,
 		DropElsewhere, DropDisconnected, DropDevice,
 		DropHidden, DropLinkProtocol, DropSpoofed, DropRouter, DropDHCP, DropAddress,
-		DropNoListener, DropGroupControl,
+		DropNoListener, DropGroupControl, DropBlocked, DropLoop,
 	}[r]
 }
 

@@ -47,6 +47,8 @@ type fdb struct {
 	age   time.Duration
 	local func(station) // told of every station that comes to be, or ceases to be, on our side; must not call f
 
+	contested atomic.Int64 // when a station of a remote was last heard here as well
+
 	mu    sync.RWMutex
 	hosts map[station]*entry
 	probe MAC // of our own probes: nobody else's
@@ -58,6 +60,8 @@ type entry struct {
 	seen  atomic.Int64 // time.Duration since the switch's start
 	bound bool         // its member has announced it: it does not age
 	seq   uint32       // of its binding
+
+	contested atomic.Int64 // likewise: when it was last heard here, where it is not; 0: never
 }
 
 func newFDB(age time.Duration) *fdb {
@@ -93,6 +97,7 @@ func (f *fdb) learn(k station, o *origin, now time.Duration) reason {
 	}
 	defer f.mu.RUnlock()
 	if e.at != o {
+		f.contest(e, o, now)
 		return sourceMoved
 	}
 	e.heard(now)

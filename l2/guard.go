@@ -41,7 +41,10 @@ func (s *Switch) guard(v *view, r *rights, h Header, frame []byte, o *origin, no
 
 // guardClaim judges what a frame says of who has an address.
 func (s *Switch) guardClaim(v *view, h Header, frame []byte, ip netip.Addr, o *origin, now time.Duration) reason {
-	if v.speaksForRouter(h.Src, ip) {
+	if r := v.routerOf(ip); r != nil {
+		if r.mac == h.Src { // whoever has the role: it is nobody's station
+			return passed
+		}
 		s.warn("a host claims the address of the segment's router", h, o, ip, now)
 		return addressTaken
 	}
@@ -72,8 +75,8 @@ func (l liveness) alive(k station, at *origin) bool {
 	if mac == l.view.own.mac {
 		return at == &l.sw.local
 	}
-	if r := l.view.owner.of(mac); r != nil {
-		return at == &r.origin && l.now-time.Duration(r.seen.Load()) < l.sw.cfg.Age
+	if o := l.view.owner.of(mac); o != nil {
+		return at == o && (o.remote == nil || l.now-time.Duration(o.remote.seen.Load()) < l.sw.cfg.Age)
 	}
 	return l.sw.hosts.lookup(k, l.now) == at
 }

@@ -18,6 +18,9 @@ type RemotePort struct {
 	seen atomic.Int64               // time.Duration since the switch's start
 	away atomic.Bool                // it cannot be reached
 
+	place  *origin     // where its own addresses are: it, or who stands in for it; guarded by the switch's mu
+	beside atomic.Bool // it is on the LAN behind the device
+
 	rxFrames, rxBytes, txFrames, txBytes atomic.Uint64
 
 	// mu is held while the device is written, which keeps the frames of a remote
@@ -76,6 +79,15 @@ func (r *RemotePort) Receive(frame []byte, csumStart int) {
 	r.got.bytes += uint64(len(frame))
 }
 
+// has says whether a remote's own address is mac. It may be asked of nil.
+func (r *RemotePort) has(mac MAC) bool {
+	if r == nil {
+		return false
+	}
+	at := r.at.Load()
+	return at != nil && at.mac == mac
+}
+
 // account counts, once for a batch, what it brought. It needs mu.
 func (r *RemotePort) account() {
 	if r.got.frames == 0 {
@@ -100,6 +112,9 @@ func (r *RemotePort) judge(v *view, frame []byte) (to *origin, why reason) {
 	if at == nil {
 		return nil, disconnected
 	}
+	if r.beside.Load() {
+		return nil, blocked
+	}
 	if why := lawful(h, len(frame), s.cfg.MTU); why != passed {
 		return nil, why
 	}
@@ -112,14 +127,22 @@ func (r *RemotePort) judge(v *view, frame []byte) (to *origin, why reason) {
 	if now := int64(r.now); r.seen.Load() != now { // once for a batch
 		r.seen.Store(now)
 	}
+	if v.shut {
+		return nil, blocked
+	}
 	if !h.Dst.Multicast() {
 		to = s.locate(v, h.VLAN, h.Dst, r.now)
 	}
 	if to != nil && to.remote != nil {
 		return nil, elsewhere // split horizon: it is not ours to forward
 	}
-	if to == nil && !r.takeFlood(h, frame) {
-		return nil, storm
+	if to == nil {
+		if s.hosts.loops(stationOf(h.VLAN, h.Src), r.now) {
+			return nil, looped
+		}
+		if !r.takeFlood(h, frame) {
+			return nil, storm
+		}
 	}
 	why = s.guard(v, &at.rights, h, frame, &r.origin, r.now)
 	if why == passed && to == &s.local {

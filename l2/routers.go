@@ -114,13 +114,6 @@ func (s *Switch) admitRouter(v *view, r *virtualRouter, o *origin) reason {
 	return passed
 }
 
-// speaksForRouter says that a frame claims the address of a virtual router without
-// coming from its MAC.
-func (v *view) speaksForRouter(src MAC, claim netip.Addr) bool {
-	r := v.routerOf(claim)
-	return r != nil && r.mac != src
-}
-
 // routerOf returns the virtual router that has a link-local address, or nil.
 func (v *view) routerOf(addr netip.Addr) *virtualRouter {
 	if v.routers == nil {

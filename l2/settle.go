@@ -15,7 +15,7 @@ func (s *Switch) may(v *view, r *RemotePort, b Binding) (at *attachment, ips []n
 	if at == nil || !at.mayUse(b.VLAN) || b.MAC.Multicast() || b.MAC == (MAC{}) || b.MAC == v.own.mac || b.MAC == v.own.mac.probe() {
 		return at, nil, false
 	}
-	if owner := v.owner.of(b.MAC); owner != nil && owner != r {
+	if v.owner.of(b.MAC) != nil && at.mac != b.MAC {
 		return at, nil, false
 	}
 	for _, ip := range b.IPs {
@@ -37,7 +37,9 @@ func (s *Switch) settle(k station, r *RemotePort, now time.Duration) {
 	w, v := s.where, s.view.Load()
 	w.index(k, r)
 	if owner := v.owner.of(k.mac()); owner != nil {
-		s.settleAddresses(v, k, owner, now)
+		if owner.remote.has(k.mac()) { // else another stands in for it
+			s.settleAddresses(v, k, owner.remote, now)
+		}
 		return
 	}
 	here := s.hosts.find(k, now)
@@ -120,11 +122,13 @@ func (s *Switch) settleAddresses(v *view, k station, r *RemotePort, now time.Dur
 func (s *Switch) retry(now time.Duration) {
 	v := s.view.Load()
 	for _, k := range slices.Collect(maps.Keys(s.where.partly)) {
-		r := v.owner.of(k.mac())
-		if r == nil {
+		var r *RemotePort
+		if owner := v.owner.of(k.mac()); owner == nil {
 			if p := s.hosts.find(k, now); p.at != nil {
 				r = p.at.remote
 			}
+		} else if owner.remote.has(k.mac()) {
+			r = owner.remote
 		}
 		if r == nil {
 			delete(s.where.partly, k)

@@ -22,6 +22,7 @@ const (
 	stateHost       = "host"       // what has to be put back on this host
 	stateLeases     = "leases"     // who has which IPv4 address from us
 	stateGateway    = "gateway"    // likewise, of the kernel's settings
+	stateBridge     = "bridge"     // likewise, of a bridge
 )
 
 // membership says which network this node belongs to.

@@ -124,6 +124,7 @@ type state struct {
 	share      share
 	multicast  multicast
 	routing    routing
+	lans       lans
 }
 
 // schedule says when the periodic things are due.
@@ -171,6 +172,7 @@ type member struct {
 	hosts      bool           // there may be some behind it that nobody has heard; as the port was made
 	stations   bool           // it has announced some
 	away       bool           // as last told to the switch
+	lan        lanSent        // of what we say of our LAN
 }
 
 // endpoints is how this node may be reached.
@@ -196,6 +198,9 @@ type segment struct {
 	roles     string                  // ours, as last told to the switch
 	addresses []netip.Prefix          // as last set
 	named     map[string][]netip.Addr // as last told to names
+
+	lan      *lanSide // nil: without --bridge
+	bridging bridging
 
 	outlets
 }
@@ -345,6 +350,8 @@ func (n *Node) handleControl(from *peer.Remote, kind byte, body []byte) {
 		n.handleJoin(from, body)
 	case kindElsewhere:
 		n.handleElsewhere(from, body)
+	case kindLAN:
+		n.handleLAN(body)
 	case kindGoodbye:
 		n.handleGoodbye(from)
 	case kindPapers:
