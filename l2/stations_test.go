@@ -822,3 +822,25 @@ func TestUnplugged(t *testing.T) {
 		t.Errorf("%+v", h)
 	}
 }
+
+// Who had no session when a station was new is told when there is one.
+func TestGreet(t *testing.T) {
+	f := newFabric(t, Allow{}, Allow{})
+	a, b := f.sites[0], f.sites[1]
+	f.lost = func(*site, *site) bool { return true }
+	a.says(request(vm, vmIP, vmIP))
+	if got := b.at(vm); got != "?" {
+		t.Fatalf("it is at %q", got)
+	}
+	f.lost = nil
+	a.sw.Greet("m1")
+	if got := b.at(vm); got != "m0" {
+		t.Errorf("it is at %q", got)
+	}
+	a.notices = 0
+	a.sw.Greet("m1")
+	a.sw.Greet("nobody")
+	if a.notices != 0 {
+		t.Errorf("told %d times more", a.notices)
+	}
+}
