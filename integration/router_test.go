@@ -708,3 +708,37 @@ func TestDHCP4(t *testing.T) {
 	}
 	w.nothingLeft(home)
 }
+
+// TestGatewayBridged: the gateway's TAP is in a kernel bridge with a LAN, whose hosts find the router behind the TAP.
+func TestGatewayBridged(t *testing.T) {
+	w := newWorld(t)
+	home := w.net.Host("home", lab.HostConfig{})
+	server := w.net.Host("server", lab.HostConfig{})
+	w.must(w.net.Route(routed, home))
+	gw := w.found(home, "--prefix", routed.String(), "--gateway")
+	socket := t.TempDir() + "/ctl"
+	laptop := w.join(w.net.Host("laptop", lab.HostConfig{V4: true}), w.invite(gw), "--plug", "vde:"+socket)
+	w.waitPeers(gw, laptop)
+	nas := w.lab.Bare("nas")
+	w.sysctl(nas, "net.ipv6.conf.default.accept_ra=1", "net.ipv6.conf.default.forwarding=0")
+	w.must(w.lab.Cable(home, "lan0", nas, "eth0"))
+	w.run(home, "sh", "-c", `set -e
+ip link add br0 type bridge
+ip link set br0 address $(cat /sys/class/net/mesh0/address)
+ip link set lan0 master br0
+ip link set mesh0 master br0
+ip link set br0 up`)
+	w.sysctl(nas, "net.ipv6.conf.eth0.accept_ra=1")
+	w.run(nas, "ip", "link", "set", "eth0", "down")
+	w.run(nas, "ip", "link", "set", "eth0", "up") // it solicits
+	addr := w.slaac(nas, "eth0", routed)
+	vm := w.plugged("vm", socket)
+	w.reached(10*time.Second, &lab.Node{Host: nas}, w.slaac(vm, "vm0", routed))
+	w.reached(10*time.Second, &lab.Node{Host: nas}, server.Addr6())
+	w.reached(10*time.Second, &lab.Node{Host: server}, addr)
+	stats, err := nas.Ping(w.within(20*time.Second), server.Addr6(), 200, lab.PingOptions{Interval: 5 * time.Millisecond, Size: 1400})
+	if err != nil || stats.Lost() > 0 || stats.Duplicates > 0 {
+		t.Errorf("nas to server: %v, %v", stats, err)
+	}
+	w.reached(10*time.Second, &lab.Node{Host: vm}, server.Addr6())
+}

@@ -186,6 +186,9 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 		return p.emit(f)
 	case where == p.from:
 		if r := v.virtual(h.Dst); r != nil {
+			if why := s.guard(v, &v.own, h, f.Data, p.from, now); why != passed {
+				return why // it also shows what is asked of the router
+			}
 			return p.reflect(v, f, h, r)
 		}
 		return elsewhere // it is on the side it came from

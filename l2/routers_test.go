@@ -97,6 +97,18 @@ func TestRouterHere(t *testing.T) {
 	copy(ask[38:], linkLocal(routerMAC).AsSlice())
 	r.remotes["guest"].Receive(ask, 0)
 	r.remotes["guest"].Flush()
+	// Whoever asks for it is heard, also a host that the kernel bridges to us.
+	seen = nil
+	neighbour := MAC{2, 0, 0, 0, 7, 8}
+	nud := from(neighbour, edit(advertisement(linkLocal(neighbour).String(), neighbour[:]), 54, 135))
+	copy(nud, routerMAC[:])
+	copy(nud[22:], linkLocal(neighbour).AsSlice())
+	copy(nud[62:], linkLocal(routerMAC).AsSlice())
+	nud[78] = 1
+	r.pump.batch([]Frame{{Data: nud}})
+	if len(seen) != 1 {
+		t.Errorf("%d of its questions are heard", len(seen))
+	}
 	mine := toward(routerMAC, ownMAC) // nor does what it sends there come back
 	r.pump.batch([]Frame{{Data: mine}})
 	if len(r.host.frames) != 0 {
