@@ -25,14 +25,14 @@ import (
 // far is the third site.
 type bridgedLAN struct {
 	*world
-	site         *lab.Site
-	one, two     *lab.Node // both on the LAN
-	far          *lab.Node
-	host, other  *lab.Host // plain hosts on the LAN
-	hostMAC      net.HardwareAddr
-	before       map[*lab.Node]string // settings before --bridge
-	hostAddr     netip.Addr           // of host, on the segment
-	farAddr      netip.Addr
+	site        *lab.Site
+	one, two    *lab.Node // both on the LAN
+	far         *lab.Node
+	host, other *lab.Host // plain hosts on the LAN
+	hostMAC     net.HardwareAddr
+	before      map[*lab.Node]string // settings before --bridge
+	hostAddr    netip.Addr           // of host, on the segment
+	farAddr     netip.Addr
 }
 
 // bridgeStatus is what `meshd status --json` says of the port to the LAN.
