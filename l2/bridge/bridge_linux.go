@@ -313,7 +313,7 @@ func (b *Bridge) Sync() []Problem {
 		}
 		return []Problem{p}
 	}
-	return nil
+	return append(b.sizes(), filtered("/proc/sys/net/bridge")...)
 }
 
 // SetAddresses makes addrs the member's addresses on the bridge; those of others stay.

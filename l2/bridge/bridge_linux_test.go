@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -242,6 +243,48 @@ func TestBridgeGone(t *testing.T) {
 	ip(t, "link add br0 type bridge")
 	if p := b.Sync(); p != nil {
 		t.Errorf("it is back: %+v", p)
+	}
+	if err := b.Undo(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestProblems(t *testing.T) {
+	enter(t)
+	b, _ := open(t, "eth0")
+	if p := b.Sync(); p != nil {
+		t.Errorf("all is well: %+v", p)
+	}
+	ip(t, "link set eth0 mtu 1400")
+	if p := b.Sync(); len(p) != 1 || p[0].Code != "bridge-mtu" || !strings.Contains(p[0].Text, "eth0 is 1400") {
+		t.Errorf("a smaller MTU: %+v", p)
+	}
+	dir := t.TempDir()
+	if p := filtered(dir); p != nil {
+		t.Errorf("without the module: %+v", p)
+	}
+	for name, value := range map[string]string{"bridge-nf-call-iptables": "1\n", "bridge-nf-call-ip6tables": "0\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(value), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if p := filtered(dir); p != nil {
+		t.Errorf("without a firewall: %+v", p)
+	}
+	conn, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	drop := nftables.ChainPolicyDrop
+	conn.AddChain(&nftables.Chain{
+		Name: "forward", Table: conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "filter"}),
+		Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter, Policy: &drop,
+	})
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if p := filtered(dir); len(p) != 1 || p[0].Remedy[:len("sysctl -w net.bridge.bridge-nf-call-iptables=0,")] != "sysctl -w net.bridge.bridge-nf-call-iptables=0," {
+		t.Errorf("%+v", p)
 	}
 	if err := b.Undo(); err != nil {
 		t.Error(err)

@@ -7,9 +7,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -82,6 +84,64 @@ func linkOf(name string) (netlink.Link, error) {
 		return nil, nil
 	}
 	return link, err
+}
+
+// filtered says that bridged frames pass this host's IP firewall (br_netfilter, at dir),
+// whose rules are made for what is routed, and which drops what no rule accepts.
+func filtered(dir string) []Problem {
+	var on []string
+	for _, key := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables"} {
+		if setting(filepath.Join(dir, key)).get() == "1" {
+			on = append(on, "net.bridge."+key)
+		}
+	}
+	if len(on) == 0 || !forwardDrops() {
+		return nil
+	}
+	return []Problem{{
+		Code: "bridge-filtered", Text: "bridged frames pass this host's IP firewall, which does not forward all (Docker's, for one)",
+		Remedy: "sysctl -w " + strings.Join(on, "=0 ") + "=0, or let the firewall accept what is bridged",
+	}}
+}
+
+// forwardDrops reports whether a chain of nftables, which iptables is today as well,
+// drops by its policy what is forwarded.
+func forwardDrops() bool {
+	conn, err := nftables.New()
+	if err != nil {
+		return false
+	}
+	chains, err := conn.ListChains()
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(chains, func(c *nftables.Chain) bool {
+		family := c.Table.Family
+		ip := family == nftables.TableFamilyIPv4 || family == nftables.TableFamilyIPv6 || family == nftables.TableFamilyINet
+		return ip && c.Hooknum != nil && *c.Hooknum == *nftables.ChainHookForward && c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop
+	})
+}
+
+// sizes says that a port's MTU is not the TAP's: a bridge cannot fragment.
+func (b *Bridge) sizes() []Problem {
+	tap, err := netlink.LinkByName(b.record.TAP)
+	if err != nil {
+		return nil
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil
+	}
+	for _, l := range links {
+		a := l.Attrs()
+		if a.MasterIndex == tap.Attrs().MasterIndex && a.MasterIndex != 0 && a.MTU < tap.Attrs().MTU {
+			return []Problem{{
+				Code: "bridge-mtu", Text: fmt.Sprintf("the MTU of %s is %d and the mesh's %d: larger frames from the mesh do not get through", a.Name, a.MTU, tap.Attrs().MTU),
+				Remedy: fmt.Sprintf("ip link set %s mtu %d, if the LAN takes it; else found the network with --mtu %d", a.Name, tap.Attrs().MTU, a.MTU),
+			}}
+		}
+	}
+	return nil
 }
 
 func isBridge(link netlink.Link) bool { return link != nil && link.Type() == "bridge" }
