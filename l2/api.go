@@ -43,7 +43,13 @@ type Config struct {
 	StormRate  int           // BUM frames per second, for each origin
 	StormBurst int
 	Logger     *slog.Logger
-	Now        func() time.Time
+
+	// Observe, if set, is called with router solicitations and advertisements that were
+	// let pass, and with neighbour solicitations for virtual routers. It must not block,
+	// and the frame is valid for the call only. (It is called while the frame's way
+	// holds locks: it must not call the switch.)
+	Observe func(frame []byte)
+	Now     func() time.Time
 }
 
 // Allow is what a remote may do. It is judged at the receiver, on the origin that

@@ -23,17 +23,32 @@ func (s *Switch) guard(v *view, r *rights, h Header, frame []byte, o *origin, no
 			return dhcpDenied
 		}
 		return routerDenied
-	case !f.claim.IsValid():
-		return passed
 	}
-	if holder := v.addrs.of(f.claim); holder != nil {
+	if f.claim.IsValid() {
+		if why := s.guardClaim(v, h, f.claim, o, now); why != passed {
+			return why
+		}
+	}
+	if f.nd != 0 {
+		s.observe(v, f.nd, frame, frame[h.Payload:])
+	}
+	return passed
+}
+
+// guardClaim judges what a frame says of who has an address.
+func (s *Switch) guardClaim(v *view, h Header, ip netip.Addr, o *origin, now time.Duration) reason {
+	if v.speaksForRouter(h.Src, ip) {
+		s.warn("a host claims the address of the segment's router", h, o, ip, now)
+		return addressTaken
+	}
+	if holder := v.addrs.of(ip); holder != nil {
 		if holder != o {
-			s.warn("a host claims a member's address", h, o, f.claim, now)
+			s.warn("a host claims a member's address", h, o, ip, now)
 			return addressTaken
 		}
 	}
-	if !s.heard.claim(stationOf(h.VLAN, h.Src), o, f.claim, now, liveness{s, v, now}) {
-		s.warn("a host claims the address of another that is there", h, o, f.claim, now)
+	if !s.heard.claim(stationOf(h.VLAN, h.Src), o, ip, now, liveness{s, v, now}) {
+		s.warn("a host claims the address of another that is there", h, o, ip, now)
 		return addressTaken
 	}
 	return passed

@@ -9,6 +9,7 @@ import (
 type finding struct {
 	why   reason     // not passed: no origin may send it
 	needs duty       // what its origin must have been given
+	nd    byte       // type of what the control plane looks at; 0: it is nothing of the kind
 	claim netip.Addr // the frame says that this address is at its Ethernet source; zero: it says nothing
 }
 

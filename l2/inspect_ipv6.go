@@ -116,7 +116,11 @@ func inspectICMPv6(p []byte, sender netip.Addr, hops byte, src MAC, plain, cut b
 	case optionsForeign:
 		return refused(spoofed)
 	}
-	return finding{needs: needs, claim: claim}
+	f := finding{needs: needs, claim: claim}
+	if p[0] <= ndNeighborSolicitation {
+		f.nd = p[0]
+	}
+	return f
 }
 
 type optionsVerdict uint8

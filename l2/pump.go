@@ -88,6 +88,7 @@ type pump struct {
 	here  []Device // likewise, of the local origins
 	cut   offload.Cutter
 	one   [1]Frame // what deliver writes
+	inner bool     // what it sends is this node's own: the device gets it as well
 }
 
 // target is where a frame goes.
@@ -154,12 +155,18 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 		}
 		return p.emit(f)
 	case where == p.from:
+		if r := v.virtual(h.Dst); r != nil {
+			return p.reflect(v, f, r)
+		}
 		return elsewhere // it is on the side it came from
 	}
 	if why := s.guard(v, &v.own, h, f.Data, p.from, now); why != passed {
 		return why
 	}
 	if where.remote == nil {
+		if where == &s.local && h.Dst != v.own.mac && v.virtual(h.Dst) != nil {
+			copy(f.Data, v.own.mac[:]) // the virtual router is this host
+		}
 		p.aimHere(v, where)
 	} else if why := p.aim(where.remote, h.VLAN); why != passed {
 		return why
@@ -169,10 +176,10 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 
 // aimHere adds a local origin to where the frame in hand goes, or all when where is nil.
 func (p *pump) aimHere(v *view, where *origin) {
-	if len(v.plugs) == 0 {
+	if len(v.plugs) == 0 && !p.inner {
 		return
 	}
-	wanted := func(o *origin) bool { return o != p.from && (where == nil || where == o) }
+	wanted := func(o *origin) bool { return (o != p.from || p.inner) && (where == nil || where == o) }
 	if dev := p.sw.cfg.Device; dev != nil && wanted(&p.sw.local) {
 		p.here = append(p.here, dev)
 	}

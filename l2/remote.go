@@ -116,7 +116,11 @@ func (r *RemotePort) judge(v *view, frame []byte) (to *origin, why reason) {
 	if to == nil && !r.bum.take(r.now) {
 		return nil, storm
 	}
-	return to, s.guard(v, &at.rights, h, frame, &r.origin, r.now)
+	why = s.guard(v, &at.rights, h, frame, &r.origin, r.now)
+	if to == &s.local && h.Dst != v.own.mac && v.virtual(h.Dst) != nil {
+		copy(frame, v.own.mac[:]) // the virtual router is this host
+	}
+	return to, why
 }
 
 // deliver takes an admitted frame to the device and the plugs. It needs mu.

@@ -27,6 +27,7 @@ type Switch struct {
 	warned                  atomic.Int64 // when warn last did, as a time.Duration since the start
 
 	plugMu sync.Mutex // held while a plug sends: they have one lane
+	inner  *pump      // of Inject; it has that lane too
 	bumMu  sync.Mutex
 	bum    bucket // of what the device and the plugs send
 
@@ -192,6 +193,7 @@ func (s *Switch) Disconnect(name string) {
 	r.at.Store(nil)
 	s.remove(r)
 	r.settle()
+	s.view.Load().routers.leave(&r.origin)
 	behind := func(_ station, at *origin) bool { return at == &r.origin }
 	s.hosts.forget(behind)
 	s.heard.forget(behind)
@@ -209,6 +211,9 @@ func (s *Switch) locate(v *view, vlan uint16, mac MAC, now time.Duration) *origi
 	if mac == v.own.mac {
 		return &s.local
 	}
+	if r := v.virtual(mac); r != nil {
+		return r.at.Load()
+	}
 	if r := v.owner.of(mac); r != nil {
 		return &r.origin
 	}
@@ -219,6 +224,9 @@ func (s *Switch) locate(v *view, vlan uint16, mac MAC, now time.Duration) *origi
 func (s *Switch) admit(v *view, h Header, o *origin, now time.Duration) reason {
 	if h.Src == v.own.mac {
 		return refuse(o != &s.local)
+	}
+	if r := v.virtual(h.Src); r != nil {
+		return s.admitRouter(v, r, o)
 	}
 	if r := v.owner.of(h.Src); r != nil {
 		return refuse(r != o.remote)

@@ -15,6 +15,8 @@ type view struct {
 	plugs []*plugPort   // likewise of Plug
 	owner *macTable     // of the members' own addresses
 	addrs *addrTable    // of the members' own IP addresses
+
+	routers *routers // nil: there are no virtual ones
 }
 
 // macTable and addrTable are maps in parts, so that one more member costs a copy
@@ -102,7 +104,7 @@ func (s *Switch) remove(r *RemotePort) {
 func (s *Switch) publish(ports []*RemotePort) {
 	v := &view{own: s.own, ports: ports, owner: new(macTable), addrs: new(addrTable)}
 	if old := s.view.Load(); old != nil {
-		v.plugs = old.plugs
+		v.plugs, v.routers = old.plugs, old.routers
 	}
 	for _, a := range v.own.addrs {
 		put(&v.addrs[partOf(a)], true, a, &s.local)

@@ -42,7 +42,7 @@ func CleanUp(stateDir string) error {
 		if what != "tap" {
 			return fmt.Errorf("clean up: the state lists %.40q, which this version does not know", what)
 		}
-		if err := errors.Join(underlay.Remove(name), l2.RemoveTAP(name), removeUAPI(name)); err != nil {
+		if err := errors.Join(removeRoutes(store, name), underlay.Remove(name), l2.RemoveTAP(name), removeUAPI(name)); err != nil {
 			return fmt.Errorf("clean up: %w", err)
 		}
 	}

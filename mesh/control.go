@@ -89,6 +89,7 @@ func (n *Node) pause() time.Duration {
 func (n *Node) hostChanged() {
 	n.state.schedule.gather = time.Time{}
 	n.state.segment.hostChanged(n)
+	n.state.routing.hostChanged()
 	n.engine.LocalChange()
 	if n.mapper != nil {
 		n.mapper.Poke()
@@ -128,6 +129,7 @@ func (n *Node) reconcile(now time.Time) {
 	if !s.schedule.cache.IsZero() && !now.Before(s.schedule.cache) {
 		n.saveCache()
 	}
+	n.reroute()
 }
 
 // reconcileMembers gives every member of the directory a remote and a port, and
@@ -380,6 +382,7 @@ func (n *Node) handleGoodbye(from *peer.Remote) {
 // goodbye tells everybody that we are leaving. It runs after the control
 // goroutine has ended.
 func (n *Node) goodbye() {
+	n.leaveRouting(time.Now())
 	n.engine.Leave()
 	for _, m := range n.state.members {
 		if m.remote != nil && m.remote.Up() {
@@ -412,12 +415,6 @@ func (n *Node) measureRates(now time.Time) {
 		m.rx.update(now, rx)
 	}
 	n.measureShare(now)
-}
-
-// prefixes are the network's.
-func (n *Node) prefixes() []netip.Prefix {
-	_, prefixes, _ := n.state.dir.Network()
-	return prefixes
 }
 
 // earlier returns the earlier of two times, of which zero is never.

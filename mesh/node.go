@@ -38,6 +38,7 @@ const (
 	kindPing    = 4
 	kindGoodbye = 5
 	kindPapers  = 10
+	kindBeat    = 20
 )
 
 // Kinds of join message: between joiner and introducer, and between members.
@@ -85,6 +86,9 @@ type Node struct {
 	}
 	stop context.CancelCauseFunc
 
+	sightings chan sighting // for routing
+	rerouted  chan struct{} // look at routing
+
 	state state // owned by the control goroutine
 }
 
@@ -116,6 +120,7 @@ type state struct {
 	alarms     map[directory.Alarm]time.Time
 	contacts   []contact // who relays to us
 	share      share
+	routing    routing
 }
 
 // schedule says when the periodic things are due.
@@ -328,6 +333,8 @@ func (n *Node) handleControl(from *peer.Remote, kind byte, body []byte) {
 		n.handleGoodbye(from)
 	case kindPapers:
 		n.handlePapers(from, body)
+	case kindBeat:
+		n.handleBeat(from, body)
 	}
 }
 

@@ -59,7 +59,7 @@ func (n *Node) openSegment(prefixes []netip.Prefix, mtu int) (*segment, error) {
 	if err := s.setAddresses(ownAddresses(id, prefixes)); err != nil {
 		return nil, errors.Join(err, s.close(false))
 	}
-	s.sw = l2.NewSwitch(l2.Config{Device: s.device, MAC: s.mac, MTU: mtu, Logger: n.log})
+	s.sw = l2.NewSwitch(l2.Config{Device: s.device, MAC: s.mac, MTU: mtu, Logger: n.log, Observe: n.overheard})
 	if err := s.listenPlugs(n.cfg.Plugs); err != nil {
 		return nil, errors.Join(err, s.close(false))
 	}

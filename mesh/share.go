@@ -82,9 +82,9 @@ func (n *Node) applyShare() {
 // capabilities are what this node's record says that it does for others.
 func (n *Node) capabilities() record.Capabilities {
 	if t := &n.state.share.terms; t.Off || t.spent() {
-		return 0
+		return n.routingCapabilities()
 	}
-	return record.CapRelay
+	return record.CapRelay | n.routingCapabilities()
 }
 
 // measureShare counts what was carried, begins a new month and writes it down.

@@ -14,6 +14,7 @@ import (
 
 	"meshd/keys"
 	"meshd/l2/plug"
+	"meshd/mesh"
 	"meshd/mesh/api"
 )
 
@@ -29,6 +30,9 @@ type upFlags struct {
 	mtu                 int
 	prefix              []string
 	plug                []string
+	gateway             bool
+	defaultRoute        string
+	raDNS               []string
 	relay               string
 	shareRate           string
 	shareVolume         string
@@ -104,6 +108,9 @@ func (f *upFlags) config(in upInput) (nodeConfig, error) {
 			c.Prefixes = append(c.Prefixes, prefix)
 		}
 	}
+	if err := f.routing(&c); err != nil {
+		return c, err
+	}
 	if _, err := f.logHandler(io.Discard); err != nil {
 		return c, err
 	}
@@ -136,6 +143,31 @@ func (f *upFlags) share() (c api.ShareChange, err error) {
 		c.VolumeBytes = &n
 	}
 	return c, nil
+}
+
+// routing checks what concerns ways out of the segment.
+func (f *upFlags) routing(c *nodeConfig) error {
+	switch mode := mesh.DefaultRoute(f.defaultRoute); mode {
+	case mesh.DefaultAuto, mesh.DefaultAlways, mesh.DefaultNever:
+		c.DefaultRoute = mode
+	default:
+		return usagef("default-route", "%q is not auto, always or never", f.defaultRoute)
+	}
+	if c.Gateway = f.gateway; f.gateway && f.noTAP {
+		return usageError("--gateway", "a gateway routes by its TAP", "leave out --no-tap")
+	}
+	for _, s := range f.raDNS {
+		a, err := netip.ParseAddr(s)
+		if err != nil || !a.Is6() || a.Is4In6() || a.Zone() != "" || a.IsMulticast() || a.IsUnspecified() || a.IsLoopback() {
+			return usagef("ra-dns", "%q is not the IPv6 address of a name server", s)
+		}
+		c.RouterDNS = append(c.RouterDNS, a)
+	}
+	const most = 8 // in one option (RFC 8106) with room for all else in a packet
+	if len(c.RouterDNS) > most {
+		return usagef("ra-dns", "more than %d name servers", most)
+	}
+	return nil
 }
 
 // nodeName is the name that the node wants.

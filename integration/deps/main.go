@@ -32,8 +32,9 @@ var programs = []struct{ program, pkg string }{
 	{"tinyproxy", "tinyproxy"},          // proxies of the stream tests
 	{"microsocks", "microsocks"},
 	{"qemu-system-x86_64", "qemu-system-x86"}, // virtual machines
-	{"busybox", "busybox-static"},             // what they run
-	{"radvd", "radvd"},
+	{"busybox", "busybox-static"},             // what they run, and a DHCP client
+	{"radvd", "radvd"},                        // routers of others
+	{"dnsmasq", "dnsmasq-base"},               // likewise
 }
 
 func main() {

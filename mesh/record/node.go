@@ -77,6 +77,14 @@ const (
 	CapSTUN
 )
 
+// The capabilities of gateways.
+const (
+	// CapGateway says that the member routes between the segment and an uplink, when it has one, and sends beats.
+	CapGateway Capabilities = 1 << (8 + iota)
+	// CapUplink says that it has one.
+	CapUplink
+)
+
 // Node is what a member says of itself.
 type Node struct {
 	Endpoints    []Endpoint
