@@ -68,7 +68,7 @@ func (w *world) slaac(h *lab.Host, name string, p netip.Prefix) netip.Addr {
 	var found netip.Addr
 	w.eventually(15*time.Second, fmt.Sprintf("%s has an address in %v", h.Name(), p), func() error {
 		for _, a := range w.addrs(h, name) {
-			if ip, ok := netip.AddrFromSlice(a.IP); ok && p.Contains(ip) && a.Flags&(tentative) == 0 {
+			if ip, ok := netip.AddrFromSlice(a.IP); ok && p.Contains(ip) && a.Flags&tentative == 0 {
 				found = ip
 				return nil
 			}
@@ -131,6 +131,15 @@ func TestGatewayRouted(t *testing.T) {
 	w.reached(10*time.Second, &lab.Node{Host: server}, addr)
 	w.reached(10*time.Second, laptop, server.Addr6()) // by the default route of the mesh: it has no other
 	w.reached(10*time.Second, &lab.Node{Host: server}, w.addr(laptop))
+	// What stands in the way is told.
+	w.run(home, "nft", "add table inet filter; add chain inet filter forward { type filter hook forward priority 0; policy drop; }")
+	w.sysctl(laptop.Host, "net.ipv6.conf.mesh0.accept_ra=1")
+	for node, want := range map[*lab.Node]string{gw: "the firewall drops forwarded packets", laptop: "accept_ra of mesh0"} {
+		if out, _ := node.Run(w.within(20*time.Second), "doctor"); !strings.Contains(out, want) {
+			t.Errorf("doctor does not say that %s:\n%s", want, out)
+		}
+	}
+	w.run(home, "nft", "delete table inet filter")
 	stats, err := vm.Ping(w.within(20*time.Second), server.Addr6(), 200, lab.PingOptions{Interval: 5 * time.Millisecond, Size: 1400})
 	if err != nil || stats.Lost() > 0 || stats.Duplicates > 0 {
 		t.Errorf("vm to server: %v, %v", stats, err)
@@ -200,7 +209,7 @@ func TestGatewayOnLink(t *testing.T) {
 	w := newWorld(t)
 	v4 := lab.HostConfig{V4: true}
 	hosts := []*lab.Host{w.net.Host("gw1", v4), w.net.Host("gw2", v4)}
-	_, server := w.uplinkLAN(routed, hosts...)
+	isp, server := w.uplinkLAN(routed, hosts...)
 	one := w.found(hosts[0], "--prefix", routed.String(), "--gateway")
 	two := w.join(hosts[1], w.invite(one, "--role", "router"), "--gateway")
 	socket := t.TempDir() + "/ctl"
@@ -215,6 +224,16 @@ func TestGatewayOnLink(t *testing.T) {
 	w.reached(10*time.Second, laptop, internet6)
 	w.reached(10*time.Second, &lab.Node{Host: server}, w.addr(laptop))
 
+	// So do neighbours on the uplink's own link, though all take the /64 for theirs; and the gateways reach both sides.
+	w.reached(10*time.Second, &lab.Node{Host: isp}, addr)
+	w.reached(10*time.Second, &lab.Node{Host: vm}, netip.MustParseAddr("2001:db8:77:1::1"))
+	w.reached(10*time.Second, &lab.Node{Host: isp}, w.addr(laptop))
+	for _, gw := range []*lab.Node{one, two} {
+		w.reached(10*time.Second, gw, w.addr(laptop))
+		w.reached(10*time.Second, gw, addr)
+		w.reached(10*time.Second, gw, netip.MustParseAddr("2001:db8:77:1::1"))
+	}
+
 	nodes := map[string]*lab.Node{"gw1": one, "gw2": two}
 	active := w.active(laptop, routed)
 	standby := map[string]string{"gw1": "gw2", "gw2": "gw1"}[active]
@@ -222,6 +241,10 @@ func TestGatewayOnLink(t *testing.T) {
 		return w.run(vm, "sh", "-c", "ip -6 route show | sed 's/ expires [0-9]*sec//'; ip -6 neigh show | awk '/router/ {print $1, $3, $4, $5}' | sort")
 	}
 	before := tables()
+	for _, gw := range []string{"gw1", "gw2"} {
+		_, err := laptop.Run(w.within(20*time.Second), "wait", "--direct", gw, "--timeout", "15s")
+		w.must(err)
+	}
 	p, err := vm.Pinger(internet6, lab.PingOptions{Interval: 20 * time.Millisecond})
 	w.must(err)
 	defer p.Close()
@@ -251,7 +274,13 @@ func TestGatewayOnLink(t *testing.T) {
 	w.waitPeers(one, two, laptop)
 	w.gatewayState(laptop, routed, active, "standby")
 	w.uplinkUp(laptop, routed, active)
-	w.flowing(p)
+	for _, gw := range []string{"gw1", "gw2"} {
+		_, err := laptop.Run(w.within(20*time.Second), "wait", "--direct", gw, "--timeout", "15s")
+		w.must(err)
+	}
+	for range 8 { // until it was told what the uplink asks for
+		w.flowing(p)
+	}
 	was := p.Stats().Outage
 	w.run(nodes[standby].Host, "ip", "-6", "route", "del", "default")
 	w.gatewayState(nodes[active], routed, active, "active")
@@ -263,6 +292,22 @@ func TestGatewayOnLink(t *testing.T) {
 	if after := tables(); after != before {
 		t.Errorf("uplink lost: the host's tables were\n%s\nand are\n%s", before, after)
 	}
+	// The uplink comes back; the active one ends in good order, and the other knows at once.
+	w.run(nodes[standby].Host, "ip", "-6", "route", "add", "default", "via", "2001:db8:77:1::1", "dev", "eth9", "metric", "512")
+	w.uplinkUp(nodes[standby], routed, standby)
+	for range 8 {
+		w.flowing(p)
+	}
+	w.must(nodes[active].Interrupt())
+	w.gatewayState(nodes[standby], routed, standby, "active")
+	w.flowing(p)
+	if s := p.Stats(); s.Outage > 3*time.Second {
+		t.Errorf("a goodbye: an outage of %v", s.Outage)
+	}
+	if after := tables(); after != before {
+		t.Errorf("a goodbye: the host's tables were\n%s\nand are\n%s", before, after)
+	}
+	w.nothingLeft(nodes[active].Host)
 }
 
 // active is who speaks for a prefix.
@@ -369,11 +414,14 @@ func TestDefaultRoute(t *testing.T) {
 			}
 			// Killed: the TAP has no carrier, and its routes do not count. Then `down` cleans up.
 			w.must(n.Kill())
-			out, err := host.Command(w.within(5*time.Second), "ip", "-6", "route", "get", server.Addr6().String()).CombinedOutput()
-			if strings.Contains(string(out), "mesh0") || c.own && err != nil {
-				t.Errorf("after kill -9: %s, %v", out, err)
-			}
-			_, err = n.Run(w.within(10*time.Second), "down")
+			w.eventually(5*time.Second, "the way after kill -9 is the host's own", func() error {
+				out, err := host.Command(w.within(5*time.Second), "ip", "-6", "route", "get", server.Addr6().String()).CombinedOutput()
+				if strings.Contains(string(out), "mesh0") || c.own && err != nil {
+					return fmt.Errorf("%s, %w", out, err)
+				}
+				return nil
+			})
+			_, err := n.Run(w.within(10*time.Second), "down")
 			w.must(err)
 			w.nothingLeft(host)
 			if out := defaults(host); out != before {
@@ -610,4 +658,49 @@ echo "bound $ip $router $dns $serverid"
 		return "", fmt.Errorf("%w: %s", err, out)
 	}
 	return string(out), nil
+}
+
+// TestDHCP4: a gateway hands out IPv4 addresses to a real client behind another member, which reaches the internet by its
+// NAT; the client keeps its address when the gateway is killed and comes back; nothing is left at last.
+func TestDHCP4(t *testing.T) {
+	w := newWorld(t)
+	v4 := lab.HostConfig{V4: true}
+	home := w.net.Host("home", v4)
+	server := w.net.Host("server", v4)
+	gw := w.found(home, "--dhcp4", "10.66.0.0/24", "--ra-dns", "10.66.0.1")
+	socket := t.TempDir() + "/ctl"
+	laptop := w.join(w.net.Host("laptop", v4), w.invite(gw), "--plug", "vde:"+socket)
+	w.waitPeers(gw, laptop)
+	vm := w.plugged("vm", socket)
+	first, err := w.lease(vm, 10)
+	w.must(err)
+	got := lineOf(first, "bound")
+	if !strings.Contains(got, " 10.66.0.1 10.66.0.1 10.66.0.1") {
+		t.Errorf("told: %s", got)
+	}
+	w.reached(10*time.Second, &lab.Node{Host: vm}, netip.MustParseAddr("10.66.0.1"))
+	w.reached(10*time.Second, &lab.Node{Host: vm}, server.Addr4())
+	stats, err := vm.Ping(w.within(20*time.Second), server.Addr4(), 100, lab.PingOptions{Interval: 5 * time.Millisecond})
+	if err != nil || stats.Lost() > 0 {
+		t.Errorf("vm to server: %v, %v", stats, err)
+	}
+	w.eventually(10*time.Second, "the lease is written", func() error {
+		if files, _ := filepath.Glob(filepath.Join(gw.State, "leases*")); len(files) == 0 {
+			return errors.New("it is not")
+		}
+		return nil
+	})
+	w.must(gw.Kill())
+	w.resume(gw, "--dhcp4", "10.66.0.0/24", "--ra-dns", "10.66.0.1")
+	w.waitPeers(gw, laptop)
+	again := ""
+	w.eventually(20*time.Second, "a lease again", func() error { again, err = w.lease(vm, 2); return err })
+	if now := lineOf(again, "bound"); now != got {
+		t.Errorf("before %s, now %s", got, now)
+	}
+	w.must(gw.Interrupt())
+	if out := w.run(home, "sh", "-c", "nft list ruleset; cat /proc/sys/net/ipv4/conf/eth0/forwarding"); strings.TrimSpace(out) != "0" {
+		t.Errorf("left behind: %s", out)
+	}
+	w.nothingLeft(home)
 }

@@ -44,8 +44,9 @@ type Config struct {
 	StormBurst int
 	Logger     *slog.Logger
 
-	// Observe, if set, is called with router solicitations and advertisements that were
-	// let pass, and with neighbour solicitations for virtual routers. It must not block,
+	// Observe, if set, is called with router solicitations and advertisements and with
+	// requests to DHCPv4 servers that were let pass, and with neighbour solicitations for
+	// virtual routers and in watched prefixes (SetRouters). It must not block,
 	// and the frame is valid for the call only. (It is called while the frame's way
 	// holds locks: it must not call the switch.)
 	Observe func(frame []byte)

@@ -140,6 +140,9 @@ func inspectIPv4(p []byte) finding {
 	return finding{}
 }
 
+// asksDHCP is, as finding.nd, a request to DHCP servers.
+const asksDHCP = 1
+
 // inspectUDP looks for what DHCP servers send. cut says that p is the first fragment of more.
 func inspectUDP(p []byte, cut bool, server, client uint16) finding {
 	if len(p) < 9 {
@@ -150,7 +153,10 @@ func inspectUDP(p []byte, cut bool, server, client uint16) finding {
 			return finding{}
 		}
 	}
-	if binary.BigEndian.Uint16(p) != server {
+	if source := binary.BigEndian.Uint16(p); source != server {
+		if source == portDHCPClient && client == portDHCPClient && binary.BigEndian.Uint16(p[2:]) == server {
+			return finding{nd: asksDHCP}
+		}
 		return finding{}
 	}
 	toClient := binary.BigEndian.Uint16(p[2:]) == client

@@ -156,7 +156,7 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 		return p.emit(f)
 	case where == p.from:
 		if r := v.virtual(h.Dst); r != nil {
-			return p.reflect(v, f, r)
+			return p.reflect(v, f, h, r)
 		}
 		return elsewhere // it is on the side it came from
 	}
@@ -164,8 +164,10 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 		return why
 	}
 	if where.remote == nil {
-		if where == &s.local && h.Dst != v.own.mac && v.virtual(h.Dst) != nil {
-			copy(f.Data, v.own.mac[:]) // the virtual router is this host
+		if where == &s.local {
+			if why := v.toRouter(h, f.Data); why != passed {
+				return why
+			}
 		}
 		p.aimHere(v, where)
 	} else if why := p.aim(where.remote, h.VLAN); why != passed {

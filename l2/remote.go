@@ -117,8 +117,8 @@ func (r *RemotePort) judge(v *view, frame []byte) (to *origin, why reason) {
 		return nil, storm
 	}
 	why = s.guard(v, &at.rights, h, frame, &r.origin, r.now)
-	if to == &s.local && h.Dst != v.own.mac && v.virtual(h.Dst) != nil {
-		copy(frame, v.own.mac[:]) // the virtual router is this host
+	if why == passed && to == &s.local {
+		why = v.toRouter(h, frame)
 	}
 	return to, why
 }

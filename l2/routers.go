@@ -14,6 +14,7 @@ import (
 type routers struct {
 	begin [3]byte
 	list  []*virtualRouter
+	watch []netip.Prefix // solicitations for addresses in them are observed
 }
 
 type virtualRouter struct {
@@ -41,14 +42,16 @@ func (t *routers) of(mac MAC) *virtualRouter {
 
 // SetRouters replaces the virtual routers. Their MACs must begin with the same three
 // bytes, which no member's do by chance more often than once in 16 million.
-func (s *Switch) SetRouters(macs []MAC) {
+//
+// Solicitations for addresses in watch are observed: this node may know who has them.
+func (s *Switch) SetRouters(macs []MAC, watch []netip.Prefix) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v := *s.view.Load()
 	old := v.routers
 	v.routers = nil
 	if len(macs) > 0 {
-		v.routers = &routers{begin: [3]byte(macs[0][:3])}
+		v.routers = &routers{begin: [3]byte(macs[0][:3]), watch: watch}
 	}
 	for _, mac := range macs {
 		var r *virtualRouter
@@ -129,10 +132,13 @@ func (v *view) speaksForRouter(src MAC, claim netip.Addr) bool {
 // host, back to it as one to its own address. (The host's kernel bridges others, to
 // whom the router is on our side of its bridge. The frame's source is the router's, so
 // that the bridge does not take its sender to be here.)
-func (p *pump) reflect(v *view, f Frame, r *virtualRouter) reason {
+func (p *pump) reflect(v *view, f Frame, h Header, r *virtualRouter) reason {
 	dev := p.sw.cfg.Device
-	if dev == nil {
+	switch {
+	case dev == nil:
 		return device
+	case h.Src == v.own.mac, forRouterItself(h, f.Data): // it must not go round
+		return elsewhere
 	}
 	copy(f.Data, v.own.mac[:])
 	copy(f.Data[6:], r.mac[:])
@@ -140,8 +146,30 @@ func (p *pump) reflect(v *view, f Frame, r *virtualRouter) reason {
 	return p.emit(f)
 }
 
+// forRouterItself says that a frame to a virtual router is not to be routed: what is
+// for a link-local address is answered by the control plane, and a kernel that forwards
+// would send it to where it came from.
+func forRouterItself(h Header, frame []byte) bool {
+	p := frame[h.Payload:]
+	return h.EtherType == etherTypeIPv6 && (len(p) < 40 || p[24] == 0xfe && p[25]&0xc0 == 0x80 || p[24] == 0xff)
+}
+
+// toRouter makes a frame to a virtual router that is here one to this host's own
+// address, if the host is to have it.
+func (v *view) toRouter(h Header, frame []byte) reason {
+	if h.Dst == v.own.mac || v.virtual(h.Dst) == nil {
+		return passed
+	}
+	if forRouterItself(h, frame) {
+		return elsewhere
+	}
+	copy(frame, v.own.mac[:])
+	return passed
+}
+
 // observe passes on what the control plane is to know of an admitted frame: router
-// solicitations, router advertisements, and solicitations for virtual routers.
+// solicitations, router advertisements, and solicitations for virtual routers and in
+// watched prefixes.
 func (s *Switch) observe(v *view, kind byte, frame, body []byte) {
 	if s.cfg.Observe == nil {
 		return
@@ -156,6 +184,11 @@ func (s *Switch) observe(v *view, kind byte, frame, body []byte) {
 }
 
 func (t *routers) has(addr netip.Addr) bool {
+	for _, p := range t.watch {
+		if p.Contains(addr) {
+			return true
+		}
+	}
 	for _, r := range t.list {
 		if r.addr == addr {
 			return true
@@ -174,6 +207,13 @@ func (s *Switch) Inject(frame []byte) {
 		s.inner = &pump{sw: s, from: &s.local, index: s.queues, inner: true}
 	}
 	s.inner.batch([]Frame{{Data: frame}})
+}
+
+// Strangers reports whether stations were heard that are no members.
+func (s *Switch) Strangers() bool {
+	s.hosts.mu.RLock()
+	defer s.hosts.mu.RUnlock()
+	return len(s.hosts.hosts) > 0
 }
 
 // Holder says which station has an IP address, as far as it was heard lately.

@@ -14,7 +14,7 @@ func routerRig(t *testing.T, seen *[][]byte) *rig {
 	r.connect("one", Allow{MAC: MAC{2, 0, 0, 0, 0, 1}, Router: true})
 	r.connect("two", Allow{MAC: MAC{2, 0, 0, 0, 0, 2}, Router: true})
 	r.connect("guest", Allow{MAC: MAC{2, 0, 0, 0, 0, 3}})
-	r.sw.SetRouters([]MAC{routerMAC})
+	r.sw.SetRouters([]MAC{routerMAC}, nil)
 	return r
 }
 
@@ -89,6 +89,19 @@ func TestRouterHere(t *testing.T) {
 	if want := toward(ownMAC, guest); len(r.host.frames) != 1 || !bytes.Equal(r.host.frames[0], want) {
 		t.Fatalf("the host received %x, want %x", r.host.frames, want)
 	}
+	// What is for the router's own address is not the kernel's, which would forward it.
+	r.host.frames = nil
+	ask := from(guest, edit(advertisement(linkLocal(guest).String(), guest[:]), 54, 135))
+	copy(ask, routerMAC[:])
+	ask[78] = 1
+	copy(ask[38:], linkLocal(routerMAC).AsSlice())
+	r.remotes["guest"].Receive(ask, 0)
+	r.remotes["guest"].Flush()
+	mine := toward(routerMAC, ownMAC) // nor does what it sends there come back
+	r.pump.batch([]Frame{{Data: mine}})
+	if len(r.host.frames) != 0 {
+		t.Errorf("the host received %x", r.host.frames)
+	}
 	// A host that the kernel bridges to us: back to this host, from the router.
 	r.host.frames = nil
 	lan := MAC{2, 0, 0, 0, 7, 7}
@@ -116,6 +129,16 @@ func TestObserved(t *testing.T) {
 		r.send(c.from, c.frame)
 		if len(seen) != c.want {
 			t.Errorf("%s: %d frames observed, want %d", c.name, len(seen), c.want)
+		}
+	}
+	ask := from(one, edit(advertisement("2001:db8::1", one[:]), 54, 135))
+	ask[62+8*0+16] = 1 // its option names the source
+	for _, watch := range [][]netip.Prefix{nil, {netip.MustParsePrefix("2001:db8::/64")}} {
+		seen = nil
+		r.sw.SetRouters([]MAC{routerMAC}, watch)
+		r.send("one", ask)
+		if len(seen) != len(watch) {
+			t.Errorf("watching %v: %d solicitations observed", watch, len(seen))
 		}
 	}
 }

@@ -44,17 +44,19 @@ type Config struct {
 	Prefixes   []netip.Prefix // of the segment, when founding; none: a ULA
 	Gateway    bool           // route between the segment and this host's uplink
 	// DefaultRoute says when this host's own packets go through the mesh; "": DefaultAuto.
-	DefaultRoute DefaultRoute
-	RouterDNS    []netip.Addr    // name servers that hosts on the segment are told of
-	STUN         []string        // HOST:PORT of STUN servers besides members
-	NoPortmap    bool            // do not ask routers for a port
-	DNS          netip.AddrPort  // where NAME.mesh.internal is answered; zero: the default
-	NoDNS        bool            // do not answer names
-	Share        api.ShareChange // of what this node does for others; what is nil stays as it was
-	Logger       *slog.Logger
-	Progress     func(Event) // may be nil; called from one goroutine at a time
-	KeepTAP      func() bool // asked at the end: may the TAP outlive the process?
-	Host         Host        // nil: this machine
+	DefaultRoute     DefaultRoute
+	DHCP4            netip.Prefix    // IPv4 subnet that this node serves on the segment; invalid: none
+	RouterPreference string          // low, medium (also "") or high: which router hosts prefer
+	RouterDNS        []netip.Addr    // name servers that hosts on the segment are told of
+	STUN             []string        // HOST:PORT of STUN servers besides members
+	NoPortmap        bool            // do not ask routers for a port
+	DNS              netip.AddrPort  // where NAME.mesh.internal is answered; zero: the default
+	NoDNS            bool            // do not answer names
+	Share            api.ShareChange // of what this node does for others; what is nil stays as it was
+	Logger           *slog.Logger
+	Progress         func(Event) // may be nil; called from one goroutine at a time
+	KeepTAP          func() bool // asked at the end: may the TAP outlive the process?
+	Host             Host        // nil: this machine
 	// Serve offers the node to its commands until ctx ends. nil: on SocketPath.
 	Serve func(ctx context.Context, service api.Node) error
 }

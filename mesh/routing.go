@@ -11,12 +11,15 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mdlayher/ndp"
+
 	"meshd/keys"
 	"meshd/l2"
 	"meshd/l2/radv"
 	"meshd/mesh/directory"
 	"meshd/mesh/election"
 	"meshd/mesh/gateway"
+	"meshd/mesh/names"
 	"meshd/mesh/record"
 	"meshd/peer"
 )
@@ -32,6 +35,8 @@ const (
 	routesEvery = 30 * time.Second
 	// idleRouting is how long nothing is looked at when nothing is due.
 	idleRouting = 5 * time.Second
+	// shareEveryBeats is how often a gateway tells the others what it was asked for.
+	shareEveryBeats = 3
 	// solicitEvery and solicitTimes are RTR_SOLICITATION_INTERVAL and
 	// MAX_RTR_SOLICITATIONS (RFC 4861, section 10).
 	solicitEvery = 4 * time.Second
@@ -43,6 +48,7 @@ type routes interface {
 	// Uplink is the interface of the host's own IPv6 default route.
 	Uplink() (gateway.Uplink, bool, error)
 	Sync(want gateway.Want) error
+	Problems(want gateway.Want) []gateway.Problem
 	// Close puts everything back; Leave leaves it to the next process.
 	Close() error
 	Leave()
@@ -66,14 +72,22 @@ type routing struct {
 	dirty    bool // the host has changed
 	looked   time.Time
 	applied  gateway.Want
-	old      []netip.Addr // own addresses that are deprecated, as last told
-	beaten   time.Time    // when the last beat went out
-	beat     election.Beat
+	old      []netip.Addr  // own addresses that are deprecated, as last told
+	beaten   time.Time     // when the last beat went out
+	beat     election.Beat // as last told
+	beats    int
 	proxy    *radv.Proxy // nil: the uplink is no Ethernet, or there is none
 	link     *gateway.Link
+	members  map[netip.Addr]struct{}  // their addresses
+	listed   time.Time                // when that was made
+	outside  map[netip.Addr]time.Time // neighbours there, by when they were heard last
+	watched  []netip.Prefix           // that the uplink shares with the segment, as last told to the switch
 	readers  sync.WaitGroup
+	dhcp     dhcp
 	asked    int // router solicitations
 	askNext  time.Time
+	carried  uint64    // bytes that the routers that speak had carried
+	counted  time.Time // when that was looked at
 }
 
 // slot is a prefix with its virtual router.
@@ -82,6 +96,7 @@ type slot struct {
 	mac    l2.MAC
 	addr   netip.Addr
 	advert *radv.Advertiser
+	proxy  *radv.Proxy // answers on the segment for neighbours of the uplink
 }
 
 func (r *routing) hostChanged() { r.dirty = true }
@@ -155,7 +170,9 @@ func (n *Node) advanceRouting(s sighting, now time.Time) time.Time {
 		soonest(due)
 	}
 	soonest(n.solicit(now))
+	n.keepStandbys(now)
 	soonest(n.advanceProxy(now))
+	soonest(n.advanceDHCP(now))
 	n.applyRoutes(now)
 	return next
 }
@@ -200,9 +217,8 @@ func (n *Node) lookAtUplink(now time.Time) {
 	if up != r.up && n.cfg.Gateway {
 		n.log.Info("uplink", "up", up, "interface", uplink.Name)
 	}
-	moved := uplink.Index != r.uplink.Index || uplink.MAC != r.uplink.MAC || up != r.up
 	r.uplink, r.up = uplink, up
-	if n.cfg.Gateway && moved {
+	if n.cfg.Gateway {
 		n.openUplink()
 	}
 }
@@ -210,8 +226,8 @@ func (n *Node) lookAtUplink(now time.Time) {
 // keepSlots gives every prefix its virtual router.
 func (n *Node) keepSlots() {
 	r := &n.state.routing
-	prefixes := n.prefixes()
-	if slices.EqualFunc(r.slots, prefixes, func(s *slot, p netip.Prefix) bool { return s.prefix == p }) {
+	prefixes, shared := n.prefixes(), n.sharedPrefixes()
+	if slices.Equal(shared, r.watched) && slices.EqualFunc(r.slots, prefixes, func(s *slot, p netip.Prefix) bool { return s.prefix == p }) {
 		return
 	}
 	network := n.state.membership.trust().NetworkID()
@@ -225,11 +241,12 @@ func (n *Node) keepSlots() {
 		} else {
 			mac := keys.RouterMAC(network, p)
 			random := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
-			r.slots = append(r.slots, &slot{p, mac, radv.LinkLocal(mac), radv.NewAdvertiser(random)})
+			r.slots = append(r.slots, &slot{p, mac, radv.LinkLocal(mac), radv.NewAdvertiser(random), radv.NewProxy(mac, nil)})
 		}
 		macs = append(macs, r.slots[len(r.slots)-1].mac)
 	}
-	n.state.segment.sw.SetRouters(macs)
+	r.watched = shared
+	n.state.segment.sw.SetRouters(macs, shared)
 }
 
 // takeSighting hands a frame to those whom it concerns.
@@ -240,11 +257,16 @@ func (n *Node) takeSighting(s sighting, now time.Time) {
 	case s.uplink:
 		if r.proxy != nil {
 			r.proxy.Receive(s.frame, now)
+			n.heardOutside(radv.Neighbor(s.frame), now)
 		}
 	default:
 		r.heard.Learn(s.frame, now)
+		if r.dhcp.server != nil {
+			r.dhcp.server.Receive(s.frame, now)
+		}
 		for _, slot := range r.slots {
 			slot.advert.Receive(s.frame, now)
+			slot.proxy.Receive(s.frame, now)
 		}
 	}
 }
@@ -324,10 +346,15 @@ func (n *Node) advertised(s *slot, own election.Standing) *radv.Config {
 	_, _, mtu := n.state.dir.Network()
 	t := record.ParseTerms(n.state.dir.Settings(), s.prefix)
 	c := &radv.Config{
-		MAC: s.mac, Addr: s.addr, MTU: mtu, DNS: n.cfg.RouterDNS,
+		MAC: s.mac, Addr: s.addr, MTU: mtu, DNS: slices.DeleteFunc(slices.Clone(n.cfg.RouterDNS), netip.Addr.Is4),
 		Prefixes: []radv.Prefix{{Prefix: s.prefix, Valid: t.Lifetime, Preferred: t.Lifetime / 2, Until: t.Until}},
 	}
 	// A unique local prefix leads nowhere (RFC 7084, L-4).
+	c.Preference = map[string]ndp.Preference{"low": ndp.Low, "high": ndp.High}[n.cfg.RouterPreference]
+	if len(c.DNS) > 0 {
+		c.Search = []string{names.Domain}
+	}
+	c.Quiet = own != election.Uplinked && !n.state.segment.sw.Strangers()
 	if own == election.Uplinked && !s.prefix.Addr().IsPrivate() {
 		c.Lifetime = radv.DefaultLifetime
 	}
@@ -347,10 +374,17 @@ func (n *Node) sendBeats(others []election.Router, now time.Time) time.Time {
 		}
 	}
 	same := beat.Uplink == r.beat.Uplink && slices.Equal(beat.Active, r.beat.Active)
+	if r.proxy != nil && r.proxy.News() {
+		r.beats = 0 // tell it soon
+	}
 	if due := r.beaten.Add(election.BeatEvery); same && now.Before(due) {
 		return due
 	}
 	r.beat, r.beaten = beat, now
+	if r.proxy != nil && len(beat.Active) > 0 && r.beats%shareEveryBeats == 0 {
+		beat.Sought = r.proxy.Sought(election.MaxSought)
+	}
+	r.beats++
 	n.tellGateways(others, beat)
 	return now.Add(election.BeatEvery)
 }
@@ -377,6 +411,9 @@ func (n *Node) handleBeat(from *peer.Remote, body []byte) {
 		return
 	}
 	r.election.Receive(from.ID, beat, time.Now())
+	if r.proxy != nil {
+		r.proxy.Remember(beat.Sought)
+	}
 	n.reroute()
 }
 
@@ -412,6 +449,7 @@ func (n *Node) leaveRouting(now time.Time) {
 		n.tellGateways(others, election.Beat{Leaving: true})
 	}
 	n.closeUplink()
+	n.saveLeases()
 	switch {
 	case r.host == nil:
 	case n.keepsTAP():

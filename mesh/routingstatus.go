@@ -3,10 +3,12 @@ package mesh
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
 	"meshd/keys"
+	"meshd/l2/dhcp4"
 	"meshd/mesh/api"
 	"meshd/mesh/directory"
 	"meshd/mesh/election"
@@ -55,6 +57,12 @@ func (n *Node) describeRouting(g *api.Gateway, now time.Time) {
 		}
 		slices.SortStableFunc(g.Routers[from:], func(a, b api.PrefixRouter) int { return cmp.Compare(a.State, b.State) })
 	}
+	if s := r.dhcp.server; s != nil {
+		g.DHCP4 = &api.DHCP4{Subnet: n.cfg.DHCP4, Router: dhcp4.Config{Subnet: n.cfg.DHCP4}.Router(), Leases: []api.Lease{}}
+		for _, l := range s.Leases() {
+			g.DHCP4.Leases = append(g.DHCP4.Leases, api.Lease{Address: l.IP, Client: fmt.Sprintf("%x", l.Key), Until: l.Until.UTC()})
+		}
+	}
 	for _, h := range n.routersFor(now) {
 		g.DefaultRoutes = append(g.DefaultRoutes, api.DefaultRoute{
 			Router: h.Addr, Seconds: h.Until.Sub(now).Seconds(), Taken: r.applied.Default == h.Addr,
@@ -87,6 +95,14 @@ func (n *Node) routingHealth() (list []api.Health) {
 	}
 	if r.trouble != nil {
 		warn("routes", "routes are not as they should be: "+r.trouble.Error(), "run meshd with CAP_NET_ADMIN (a gateway also with CAP_NET_RAW), and /proc/sys/net writable")
+	}
+	if r.host != nil {
+		for _, p := range r.host.Problems(r.applied) {
+			warn("host-routing", p.Text, p.Remedy)
+		}
+	}
+	if why := r.dhcp.trouble; why != "" {
+		warn("dhcp4", "no IPv4 addresses are handed out: "+why, "see meshd hosts; meshd role "+n.ownName()+" dhcp router, on an admin's node")
 	}
 	if !n.cfg.Gateway {
 		return list

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strconv"
+
 	"github.com/spf13/cobra"
 
 	"meshd/mesh/api"
@@ -35,9 +37,15 @@ func gatewayRows(g *api.Gateway) []row {
 			uplink += " (" + clean(r.Interface) + ")"
 		}
 		rows = append(rows, row{
-			{r.Prefix.String(), bold}, {field(r.Member), plain}, {clean(r.State), goodColour(r.State == api.RouterActive)},
-			{uplink, plain}, {r.Address.String() + " at " + clean(r.MAC), dim},
+			{r.Prefix.String(), bold},
+			{field(r.Member), plain},
+			{clean(r.State), goodColour(r.State == api.RouterActive)},
+			{uplink, plain},
+			{r.Address.String() + " at " + clean(r.MAC), dim},
 		})
+	}
+	if d := g.DHCP4; d != nil {
+		rows = append(rows, row{{d.Subnet.String(), bold}, {"dhcp", plain}, {d.Router.String(), plain}, {strconv.Itoa(len(d.Leases)) + " leases", plain}})
 	}
 	for _, d := range g.DefaultRoutes {
 		taken := "not taken"

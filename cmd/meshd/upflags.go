@@ -33,6 +33,7 @@ type upFlags struct {
 	gateway             bool
 	defaultRoute        string
 	raDNS               []string
+	dhcp4, raPreference string
 	relay               string
 	shareRate           string
 	shareVolume         string
@@ -156,10 +157,19 @@ func (f *upFlags) routing(c *nodeConfig) error {
 	if c.Gateway = f.gateway; f.gateway && f.noTAP {
 		return usageError("--gateway", "a gateway routes by its TAP", "leave out --no-tap")
 	}
+	switch f.raPreference {
+	case "low", "medium", "high":
+		c.RouterPreference = f.raPreference
+	default:
+		return usagef("ra-preference", "%q is not low, medium or high", f.raPreference)
+	}
+	if err := f.checkDHCP4(c); err != nil {
+		return err
+	}
 	for _, s := range f.raDNS {
 		a, err := netip.ParseAddr(s)
-		if err != nil || !a.Is6() || a.Is4In6() || a.Zone() != "" || a.IsMulticast() || a.IsUnspecified() || a.IsLoopback() {
-			return usagef("ra-dns", "%q is not the IPv6 address of a name server", s)
+		if err != nil || a.Is4In6() || a.Zone() != "" || a.IsMulticast() || a.IsUnspecified() || a.IsLoopback() {
+			return usagef("ra-dns", "%q is not the address of a name server", s)
 		}
 		c.RouterDNS = append(c.RouterDNS, a)
 	}
@@ -167,6 +177,26 @@ func (f *upFlags) routing(c *nodeConfig) error {
 	if len(c.RouterDNS) > most {
 		return usagef("ra-dns", "more than %d name servers", most)
 	}
+	return nil
+}
+
+// checkDHCP4 checks the subnet of --dhcp4.
+func (f *upFlags) checkDHCP4(c *nodeConfig) error {
+	if f.dhcp4 == "" {
+		return nil
+	}
+	p, err := netip.ParsePrefix(f.dhcp4)
+	switch {
+	case err != nil || !p.Addr().Is4() || p.Bits() < 16 || p.Bits() > 29:
+		return usagef("dhcp4", "%q is not an IPv4 subnet like 192.0.2.0/24, from /16 to /29", f.dhcp4)
+	case p != p.Masked():
+		return usageError("--dhcp4", fmt.Sprintf("%q has bits beyond the prefix", f.dhcp4), fmt.Sprintf("did you mean %v?", p.Masked()))
+	case !p.Addr().IsGlobalUnicast() || p.Addr().As4()[0] == 0 || p.Addr().As4()[0] >= 240:
+		return usagef("dhcp4", "%q cannot be a segment's", f.dhcp4)
+	case f.noTAP:
+		return usageError("--dhcp4", "a gateway routes by its TAP", "leave out --no-tap")
+	}
+	c.DHCP4 = p
 	return nil
 }
 

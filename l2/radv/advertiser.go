@@ -35,6 +35,9 @@ type Config struct {
 	Prefixes   []Prefix
 	DNS        []netip.Addr // RFC 8106
 	Search     []string     // likewise
+	// Quiet is for a segment where nobody is known who makes use of advertisements: they
+	// are sent to who asks, and to all for as long as what was told then is valid.
+	Quiet bool
 }
 
 // Prefix is one in which hosts make themselves addresses.
@@ -45,7 +48,7 @@ type Prefix struct {
 }
 
 func (c *Config) equal(o *Config) bool {
-	return c.MAC == o.MAC && c.Addr == o.Addr && c.Lifetime == o.Lifetime && c.Preference == o.Preference && c.MTU == o.MTU &&
+	return c.Quiet == o.Quiet && c.MAC == o.MAC && c.Addr == o.Addr && c.Lifetime == o.Lifetime && c.Preference == o.Preference && c.MTU == o.MTU &&
 		slices.Equal(c.Prefixes, o.Prefixes) && slices.Equal(c.DNS, o.DNS) && slices.Equal(c.Search, o.Search)
 }
 
@@ -66,7 +69,8 @@ type Advertiser struct {
 	config  *Config // nil: silent
 	initial int     // advertisements to all that are still sent at short intervals
 	last    time.Time
-	next    time.Time // when all are told
+	next    time.Time // when all are told; zero: not by itself
+	until   time.Time // who has asked heeds what it was told
 	askers  map[netip.Addr]asker
 	out     [][]byte // to be sent at once
 }
@@ -96,18 +100,27 @@ func (a *Advertiser) Set(c *Config, now time.Time) {
 		clear(a.askers)
 		return
 	case a.config == nil:
-		a.last = time.Time{}
+		a.last, a.until = time.Time{}, time.Time{}
 		a.config = c
+		if c.Quiet {
+			break
+		}
 		a.send(Packet{c.MAC, GroupMAC(allNodes()), c.Addr, allNodes(), a.here(false)})
 	case a.config.equal(c):
 		return
 	}
 	a.config, a.initial = c, initialCount
-	a.next = now
+	if a.next = now; a.silent(now) {
+		a.next = time.Time{}
+		return
+	}
 	if !a.last.IsZero() {
 		a.next = later(now, a.last.Add(minDelay))
 	}
 }
+
+// silent says that nobody is known to listen.
+func (a *Advertiser) silent(now time.Time) bool { return a.config.Quiet && !now.Before(a.until) }
 
 func later(a, b time.Time) time.Time {
 	if a.Before(b) {
@@ -148,6 +161,12 @@ func (a *Advertiser) solicited(p Packet, m *ndp.RouterSolicitation, now time.Tim
 	if p.Src.IsUnspecified() && hasMAC {
 		return // RFC 4861, section 6.1.1
 	}
+	for _, p := range a.config.Prefixes {
+		a.until = later(a.until, now.Add(p.Valid))
+	}
+	if a.next.IsZero() {
+		a.next = now.Add(a.pause())
+	}
 	due := now.Add(time.Duration(a.random.Int64N(int64(maxReplyDelay))))
 	if _, known := a.askers[p.Src]; known {
 		return
@@ -187,7 +206,9 @@ func (a *Advertiser) Poll(now time.Time) (frames [][]byte, next time.Time) {
 	if a.config == nil {
 		return nil, time.Time{}
 	}
-	if !now.Before(a.next) {
+	if a.silent(now) {
+		a.next = time.Time{}
+	} else if !now.Before(a.next) {
 		a.sayTo(allNodes(), GroupMAC(allNodes()), now)
 		clear(a.askers) // they have heard it
 		a.last = now
@@ -196,7 +217,9 @@ func (a *Advertiser) Poll(now time.Time) (frames [][]byte, next time.Time) {
 	next = a.next
 	for _, addr := range a.byDue() {
 		if k := a.askers[addr]; now.Before(k.due) {
-			next = earlier(next, k.due)
+			if next = earlier(next, k.due); next.IsZero() {
+				next = k.due
+			}
 		} else {
 			delete(a.askers, addr)
 			a.sayTo(addr, k.mac, now)
@@ -207,7 +230,7 @@ func (a *Advertiser) Poll(now time.Time) (frames [][]byte, next time.Time) {
 }
 
 func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
+	if !a.IsZero() && b.Before(a) {
 		return b
 	}
 	return a

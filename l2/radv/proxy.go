@@ -10,10 +10,10 @@ import (
 )
 
 const (
-	maxPending   = 32                      // addresses that the segment is asked for at a time
-	pendingFor   = 1500 * time.Millisecond // past the second question of who asks (RFC 4861, RETRANS_TIMER)
-	lookAgain    = 20 * time.Millisecond
-	maxSought    = 512
+	maxPending = 32                      // addresses that the segment is asked for at a time
+	pendingFor = 1500 * time.Millisecond // past the second question of who asks (RFC 4861, RETRANS_TIMER)
+	lookAgain  = 20 * time.Millisecond
+	maxSought  = 512
 )
 
 // Proxy answers on the uplink for addresses on the segment, where neighbours there
@@ -29,7 +29,8 @@ type Proxy struct {
 	active   []netip.Prefix // those of prefixes that we answer for
 	own      []netip.Addr   // of the uplink, for which the kernel answers
 	pending  map[netip.Addr]question
-	sought   map[netip.Addr]bool // asked for on the uplink lately, whoever answered
+	sought   map[netip.Addr]bool // asked for there and found here, by us or who was active before
+	news     bool                // sought has grown
 }
 
 // question is who asked for an address.
@@ -60,10 +61,6 @@ func (p *Proxy) Receive(frame []byte, now time.Time) {
 	if err != nil || !ok || !p.isIn(m.TargetAddress, p.prefixes) || k.SrcMAC == p.mac {
 		return
 	}
-	if len(p.sought) >= maxSought {
-		clear(p.sought)
-	}
-	p.sought[m.TargetAddress] = true
 	if !p.isIn(m.TargetAddress, p.active) {
 		return
 	}
@@ -89,6 +86,7 @@ func (p *Proxy) Poll(now time.Time, held func(netip.Addr) bool) (frames [][]byte
 			if f, err := p.answer(ip, q); err == nil {
 				frames = append(frames, f)
 			}
+			p.note(ip)
 			delete(p.pending, ip)
 		case !now.Before(q.until):
 			delete(p.pending, ip)
@@ -130,7 +128,8 @@ func (p *Proxy) advertise(ip netip.Addr, mac MAC, dst netip.Addr, solicited bool
 }
 
 // Announce tells the uplink that what is in a prefix is here from now on, as far as
-// neighbours there have asked for it: another gateway answered before.
+// neighbours there have asked for it and have been answered: another gateway did so
+// before. (What a standby hears asked for may as well be on the uplink itself.)
 func (p *Proxy) Announce(prefix netip.Prefix) (frames [][]byte) {
 	for ip := range p.sought {
 		if !prefix.Contains(ip) {
@@ -141,4 +140,64 @@ func (p *Proxy) Announce(prefix netip.Prefix) (frames [][]byte) {
 		}
 	}
 	return frames
+}
+
+// note remembers what was found on the segment.
+func (p *Proxy) note(ip netip.Addr) {
+	if p.sought[ip] {
+		return
+	}
+	if len(p.sought) >= maxSought {
+		clear(p.sought)
+	}
+	p.sought[ip], p.news = true, true
+}
+
+// Forget is for an address that is not on the segment any more.
+func (p *Proxy) Forget(ip netip.Addr) { delete(p.sought, ip) }
+
+// News reports whether more is sought than at the last call.
+func (p *Proxy) News() bool {
+	was := p.news
+	p.news = false
+	return was
+}
+
+// Sought lists at most so many of the addresses that neighbours on the uplink have
+// asked for and that are on the segment; where there are more, others each time.
+func (p *Proxy) Sought(most int) (list []netip.Addr) {
+	for ip := range p.sought {
+		if len(list) >= most {
+			break
+		}
+		list = append(list, ip)
+	}
+	return list
+}
+
+// Remember takes over what another gateway was asked for.
+func (p *Proxy) Remember(sought []netip.Addr) {
+	for _, ip := range sought {
+		if p.isIn(ip, p.prefixes) && len(p.sought) < maxSought {
+			p.sought[ip] = true
+		}
+	}
+}
+
+// Neighbor is the address that a frame of neighbour discovery says its sender has, as
+// solicitations and advertisements do; invalid for others.
+func Neighbor(frame []byte) netip.Addr {
+	p, err := Parse(frame)
+	if err != nil {
+		return netip.Addr{}
+	}
+	switch m := p.Message.(type) {
+	case *ndp.NeighborSolicitation:
+		if !p.Src.IsUnspecified() {
+			return p.Src
+		}
+	case *ndp.NeighborAdvertisement:
+		return m.TargetAddress
+	}
+	return netip.Addr{}
 }

@@ -93,7 +93,8 @@ func TestProxyBounded(t *testing.T) {
 	}
 }
 
-// TestAnnounce: a standby does not answer, and remembers what was asked for.
+// TestAnnounce: a standby does not answer, and announces at its turn what the active
+// one has told it, and nothing that was only asked for.
 func TestAnnounce(t *testing.T) {
 	p := NewProxy(uplinkMAC, nil)
 	p.Serve([]netip.Prefix{prefix}, nil)
@@ -102,6 +103,13 @@ func TestAnnounce(t *testing.T) {
 	}
 	if frames, ask, next := p.Poll(epoch, func(netip.Addr) bool { return true }); len(frames)+len(ask) > 0 || !next.IsZero() {
 		t.Errorf("a standby says %d things and asks %d", len(frames), len(ask))
+	}
+	if len(p.Announce(prefix)) != 0 {
+		t.Error("announced what may be on the uplink")
+	}
+	p.Remember([]netip.Addr{netip.MustParseAddr("2001:db8:9::1"), netip.MustParseAddr("2001:db8:1:2::7")})
+	if got := p.Sought(5); len(got) != 1 {
+		t.Errorf("sought: %v", got)
 	}
 	frames := p.Announce(prefix)
 	if len(frames) != 1 {

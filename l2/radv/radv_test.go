@@ -227,6 +227,39 @@ func TestDeprecated(t *testing.T) {
 	}
 }
 
+// TestQuiet: where nobody listens nothing is said; who asks is told, and kept up to
+// date for as long as it heeds what it was told.
+func TestQuiet(t *testing.T) {
+	w := newWorld(t)
+	c := config()
+	c.Quiet = true
+	w.a.Set(c, w.now)
+	if all := w.run(6 * time.Hour); len(all) != 0 {
+		t.Fatalf("nobody listens, and it says %d things", len(all))
+	}
+	w.a.Receive(solicitation(LinkLocal(hostMAC), hostMAC), w.now)
+	first := advertisements(w.run(time.Second))
+	if len(first) != 1 || first[0].p.DstMAC != hostMAC {
+		t.Fatalf("asked, and said %+v", first)
+	}
+	if all := advertisements(w.run(80 * time.Minute)); len(all) < 8 || len(all) > 30 {
+		t.Errorf("%d advertisements while the host heeds them", len(all))
+	}
+	w.run(20 * time.Minute)
+	if all := w.run(6 * time.Hour); len(all) != 0 {
+		t.Errorf("the host is gone, and it says %d things", len(all))
+	}
+	w.a.Receive(solicitation(netip.IPv6Unspecified(), hostMAC), w.now)
+	if all := advertisements(w.run(time.Second)); len(all) != 1 || all[0].p.Dst != allNodes() {
+		t.Errorf("asked by nobody in particular: %+v", all)
+	}
+	d := config() // hosts are seen
+	w.a.Set(d, w.now)
+	if all := advertisements(w.run(5 * time.Second)); len(all) == 0 {
+		t.Error("there are hosts, and it says nothing")
+	}
+}
+
 func TestGoodbye(t *testing.T) {
 	w := newWorld(t)
 	w.a.Set(config(), w.now)

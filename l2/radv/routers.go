@@ -78,10 +78,10 @@ func rank(p ndp.Preference) int {
 // Forget empties the list.
 func (r *Routers) Forget() { r.list = nil }
 
-// Solicitation is what a host asks routers with.
-func Solicitation(mac MAC) ([]byte, error) {
+// Solicitation is what a host asks one router with.
+func Solicitation(mac, router MAC) ([]byte, error) {
 	return Packet{
-		mac, GroupMAC(allRouters()), LinkLocal(mac), allRouters(),
+		mac, router, LinkLocal(mac), allRouters(),
 		&ndp.RouterSolicitation{Options: []ndp.Option{&ndp.LinkLayerAddress{Direction: ndp.Source, Addr: mac[:]}}},
 	}.Frame()
 }

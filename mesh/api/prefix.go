@@ -73,6 +73,22 @@ type Gateway struct {
 	Routers []PrefixRouter `json:"routers"`
 	// DefaultRoutes are the routers that this node has heard advertise a way to the internet.
 	DefaultRoutes []DefaultRoute `json:"default_routes"`
+	// DHCP4 is what this node hands out; nil: it does not.
+	DHCP4 *DHCP4 `json:"dhcp4,omitempty"`
+}
+
+// DHCP4 is a subnet of IPv4 that a gateway serves.
+type DHCP4 struct {
+	Subnet netip.Prefix `json:"subnet"`
+	Router netip.Addr   `json:"router"`
+	Leases []Lease      `json:"leases"`
+}
+
+// Lease says who has an address.
+type Lease struct {
+	Address netip.Addr `json:"address"`
+	Client  string     `json:"client"` // its identifier or MAC, in hexadecimal
+	Until   time.Time  `json:"until"`
 }
 
 // The states of a router and of its uplink.

@@ -28,6 +28,8 @@ const (
 	Patience = 1500 * time.Millisecond
 	// maxPrefixes bounds what a beat names.
 	maxPrefixes = 8
+	// MaxSought bounds how many addresses it names.
+	MaxSought = 32
 )
 
 // Standing is how fit a router is.
@@ -45,6 +47,9 @@ type Beat struct {
 	Uplink  bool           // it has a way to the internet
 	Leaving bool           // it is about to end
 	Active  []netip.Prefix // those that it speaks for
+	// Sought are some of the addresses that neighbours of its uplink have asked for, for
+	// who takes over; most beats name none.
+	Sought []netip.Addr
 }
 
 // ErrBeat is returned by ParseBeat for what is none.
@@ -58,11 +63,11 @@ const (
 // Append encodes a beat:
 //
 //	 0       1       2
-//	+-------+-------+-----------------------+
-//	| flags | count | upper half of a /64 … |     flags: 1 uplink, 2 leaving
-//	+-------+-------+-----------------------+
+//	+-------+-------+-----------------------+-------+--------------------+
+//	| flags | count | upper half of a /64 … | count | sought address …   |     flags: 1 uplink, 2 leaving
+//	+-------+-------+-----------------------+-------+--------------------+
 //
-// A reader takes a longer message for one of a later version, and ignores the rest.
+// The second count and what follows may be left out. A reader takes a longer message for one of a later version, and ignores the rest.
 func (b Beat) Append(dst []byte) []byte {
 	flags := byte(0)
 	if b.Uplink {
@@ -77,6 +82,15 @@ func (b Beat) Append(dst []byte) []byte {
 		a := p.Addr().As16()
 		dst = append(dst, a[:8]...)
 	}
+	sought := b.Sought[:min(len(b.Sought), MaxSought)]
+	if len(sought) == 0 {
+		return dst
+	}
+	dst = append(dst, byte(len(sought)))
+	for _, ip := range sought {
+		a := ip.As16()
+		dst = append(dst, a[:]...)
+	}
 	return dst
 }
 
@@ -90,6 +104,17 @@ func ParseBeat(msg []byte) (Beat, error) {
 		var a [16]byte
 		binary.BigEndian.PutUint64(a[:], binary.BigEndian.Uint64(msg[2+8*i:]))
 		b.Active = append(b.Active, netip.PrefixFrom(netip.AddrFrom16(a), 64))
+	}
+	rest := msg[2+8*int(msg[1]):]
+	if len(rest) == 0 {
+		return b, nil
+	}
+	n := int(rest[0])
+	if n > MaxSought || len(rest) < 1+16*n {
+		return Beat{}, fmt.Errorf("%w: %d addresses in %d bytes", ErrBeat, n, len(rest))
+	}
+	for i := range n {
+		b.Sought = append(b.Sought, netip.AddrFrom16([16]byte(rest[1+16*i:])))
 	}
 	return b, nil
 }

@@ -18,16 +18,16 @@ var (
 func id(n byte) keys.NodeID { return keys.NodeID{n} }
 
 func TestExactBytes(t *testing.T) {
-	b := Beat{Uplink: true, Leaving: true, Active: []netip.Prefix{p, q}}
-	want := []byte{3, 2, 0x20, 0x01, 0x0d, 0xb8, 0, 1, 0, 2, 0xfd, 0, 0, 0, 0, 0, 0, 0}
+	b := Beat{Uplink: true, Leaving: true, Active: []netip.Prefix{p, q}, Sought: []netip.Addr{netip.MustParseAddr("2001:db8::7")}}
+	want := []byte{3, 2, 0x20, 0x01, 0x0d, 0xb8, 0, 1, 0, 2, 0xfd, 0, 0, 0, 0, 0, 0, 0, 1, 0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7}
 	if got := b.Append(nil); !bytes.Equal(got, want) {
 		t.Errorf("%x, want %x", got, want)
 	}
 	got, err := ParseBeat(append(want, "of a later version"...))
-	if err != nil || !got.Uplink || !got.Leaving || !slices.Equal(got.Active, b.Active) {
+	if err != nil || !got.Uplink || !got.Leaving || !slices.Equal(got.Active, b.Active) || !slices.Equal(got.Sought, b.Sought) {
 		t.Errorf("%+v, %v", got, err)
 	}
-	for _, bad := range [][]byte{nil, {0}, {0, 1}, {0, 9}, want[:17]} {
+	for _, bad := range [][]byte{nil, {0}, {0, 1}, {0, 9}, want[:17], want[:30], {0, 0, 33}, {0, 0, 1}} {
 		if _, err := ParseBeat(bad); err == nil {
 			t.Errorf("%x is a beat", bad)
 		}
@@ -36,6 +36,7 @@ func TestExactBytes(t *testing.T) {
 
 func FuzzBeat(f *testing.F) {
 	f.Add(Beat{Uplink: true, Active: []netip.Prefix{p}}.Append(nil))
+	f.Add(Beat{Sought: []netip.Addr{netip.MustParseAddr("2001:db8::7")}}.Append(nil))
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		if b, err := ParseBeat(msg); err == nil {
 			if again := b.Append(nil); !bytes.Equal(again[1:], msg[1:len(again)]) || again[0] != msg[0]&3 {

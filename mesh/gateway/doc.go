@@ -6,8 +6,11 @@
 //	5186       from an own address: table T      packets with a mesh source leave by the mesh
 //	5187       iif UPLINK to P/64: table T       what is for the segment goes there, though the
 //	                                             uplink may have the same /64
-//	table T    P/64 into the mesh; default by the router of P
+//	5188       to P/64: table T                  where it has: what is not known to be there
+//	                                             is in the mesh
+//	table T    P/64 into the mesh; default by the router of P; what of P is at the uplink
 //	main       default by a router of the mesh, metric 4096: beside what the host has
+//	nftables   table meshd_…: masquerades what comes from the IPv4 subnet
 //
 // There is one table for each prefix. What is set is compared with what is there each
 // time (level-triggered). Settings of others are written down before they are changed,
@@ -26,6 +29,9 @@ type Want struct {
 	// Default is the router for what this host sends elsewhere, beside other routes
 	// that it has; invalid: none.
 	Default netip.Addr
+	// NAT4 is an IPv4 subnet of the segment in which this host has the first address and
+	// whose packets it forwards and masquerades; invalid: none.
+	NAT4 netip.Prefix
 }
 
 // MaxPrefixes is how many prefixes have tables.
@@ -38,7 +44,15 @@ type Prefix struct {
 	// Via is the router for packets with that source: its link-local address. Invalid:
 	// they go as the host's main table says.
 	Via netip.Addr
+	// Outside are addresses in the prefix that are on the uplink's link, where that has
+	// addresses in the prefix, too: they are reached there, and the rest in the mesh.
+	Outside []netip.Addr
+	// Shared says that the uplink has.
+	Shared bool
 }
+
+// Problem is a setting of the host's that stands in the way.
+type Problem struct{ Text, Remedy string }
 
 // Uplink is the interface of the host's own default route.
 type Uplink struct {

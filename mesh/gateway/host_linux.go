@@ -16,6 +16,7 @@ const (
 	// The priorities of the rules: after those that keep the underlay out of the mesh.
 	prioritySource  = 5186
 	priorityForward = 5187
+	priorityShared  = 5188
 
 	// metric is that of the default route in the main table: worse than those that
 	// hosts have by themselves (1024 from the kernel).
@@ -31,6 +32,7 @@ type Host struct {
 	tap      string
 	nl       *netlink.Handle
 	settings settings
+	nat      netip.Prefix // as last set
 }
 
 // Open takes over what an earlier process has written down in notes. save keeps notes
@@ -50,7 +52,7 @@ func Open(tap string, notes []byte, save func([]byte) error) (*Host, error) {
 
 // Close puts back what was changed.
 func (h *Host) Close() error {
-	err := errors.Join(h.Sync(Want{}), h.settings.restore(func(string) bool { return false }))
+	err := h.Sync(Want{})
 	h.nl.Close()
 	return err
 }
@@ -120,7 +122,7 @@ func (h *Host) Sync(w Want) error {
 	inside, err := h.inside()
 	if err != nil {
 		if errors.As(err, new(netlink.LinkNotFoundError)) { // its routes have gone with it
-			return errors.Join(h.syncRules(nil), h.settings.restore(func(string) bool { return false }))
+			return errors.Join(h.syncRules(nil), h.syncNAT(h.tap, netip.Prefix{}), h.settings.apply(nil))
 		}
 		return fmt.Errorf("find %q: %w", h.tap, err)
 	}
@@ -129,11 +131,14 @@ func (h *Host) Sync(w Want) error {
 		return err
 	}
 	var errs []error
+	var values []value
 	if w.Forward && up {
-		errs = append(errs, h.settings.forwarding(inside.Attrs().Name, uplink.Name))
-	} else {
-		errs = append(errs, h.settings.restore(func(string) bool { return false }))
+		values = h.settings.forwarding6(inside.Attrs().Name, uplink.Name)
 	}
+	if name, ok := h.uplink4(inside); ok && w.NAT4.IsValid() {
+		values = append(values, forwarding4(inside.Attrs().Name, name)...)
+	}
+	errs = append(errs, h.settings.apply(values), h.syncAddress4(inside, w.NAT4), h.syncNAT(inside.Attrs().Name, w.NAT4))
 	// A host that goes on without us must not lose packets in a TAP that nobody serves.
 	if len(w.Prefixes) > 0 {
 		_ = h.settings.put(conf(h.tap, "ignore_routes_with_linkdown"), "1")
@@ -149,6 +154,14 @@ func (h *Host) Sync(w Want) error {
 		}
 		if w.Forward && up {
 			rules = append(rules, h.rule(priorityForward, table, netip.Prefix{}, p.Prefix, uplink.Name))
+		}
+		if p.Shared && up {
+			rules = append(rules, h.rule(priorityShared, table, netip.Prefix{}, p.Prefix, ""))
+			for _, a := range p.Outside {
+				routes = append(routes, netlink.Route{
+					Family: unix.AF_INET6, Table: table, LinkIndex: uplink.Index, Dst: ipNet(netip.PrefixFrom(a, 128)), Priority: metric,
+				})
+			}
 		}
 		if len(rules) > 0 {
 			for _, q := range w.Prefixes {
@@ -229,7 +242,7 @@ func (h *Host) syncRules(want []*netlink.Rule) error {
 	var errs []error
 	for i := range list {
 		r := &list[i]
-		if r.Priority != prioritySource && r.Priority != priorityForward || !h.isOurs(r.Table) {
+		if r.Priority < prioritySource || r.Priority > priorityShared || !h.isOurs(r.Table) {
 			continue
 		}
 		key := ruleKey(r)

@@ -24,6 +24,9 @@ func (*Host) Leave() {}
 // Uplink finds none.
 func (*Host) Uplink() (Uplink, bool, error) { return Uplink{}, false, nil }
 
+// Problems finds none.
+func (*Host) Problems(Want) []Problem { return nil }
+
 // Sync does nothing.
 func (*Host) Sync(Want) error { return nil }
 

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Link is the uplink as the neighbour proxy sees it: neighbour solicitations come in,
+// Link is the uplink as the neighbour proxy sees it: neighbour discovery comes in,
 // frames go out. (The kernel's proxy_ndp wants an entry for each address, and one that
 // was not heard of before is never found; here the segment is asked.)
 type Link struct {
@@ -18,14 +18,15 @@ type Link struct {
 	to   unix.SockaddrLinklayer
 }
 
-// solicitations lets neighbour solicitations through, which no extension header may
-// precede (RFC 6980).
-func solicitations() ([]bpf.RawInstruction, error) {
+// neighbours lets neighbour solicitations and advertisements through, which no
+// extension header may precede (RFC 6980).
+func neighbours() ([]bpf.RawInstruction, error) {
 	return bpf.Assemble([]bpf.Instruction{
 		bpf.LoadAbsolute{Off: 14 + 6, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.IPPROTO_ICMPV6, SkipFalse: 3},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.IPPROTO_ICMPV6, SkipFalse: 4},
 		bpf.LoadAbsolute{Off: 14 + 40, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 135, SkipFalse: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 135, SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 136, SkipFalse: 1},
 		bpf.RetConstant{Val: 1 << 16},
 		bpf.RetConstant{Val: 0},
 	})
@@ -39,7 +40,7 @@ func OpenLink(u Uplink) (*Link, error) {
 	if err != nil {
 		return fail(err)
 	}
-	filter, err := solicitations()
+	filter, err := neighbours()
 	if err == nil {
 		err = conn.SetBPF(filter)
 	}
@@ -66,7 +67,7 @@ func OpenLink(u Uplink) (*Link, error) {
 	return &Link{conn, to}, nil
 }
 
-// Receive waits for a solicitation. It ends with an error after Close.
+// Receive waits for neighbour discovery. It ends with an error after Close.
 func (l *Link) Receive(ctx context.Context, frame []byte) (int, error) {
 	for {
 		n, from, err := l.conn.Recvfrom(ctx, frame, 0)

@@ -94,32 +94,38 @@ func (s *settings) exists(key string) bool {
 
 func conf(ifname, key string) string { return "net/ipv6/conf/" + ifname + "/" + key }
 
-// forwarding has packets forwarded between two interfaces, and between no others
-// where the kernel can tell them apart (Linux 6.17). Before that, all interfaces are
-// a router's, which then take no advertisements unless accept_ra is 2.
-func (s *settings) forwarding(inside, uplink string) error {
-	var want []setting // here, what is to be
-	if key := "force_forwarding"; s.exists(conf(uplink, key)) {
-		want = append(want, setting{conf(inside, key), "1"}, setting{conf(uplink, key), "1"})
-	} else if err := s.forwardAll(inside, &want); err != nil {
-		return err
-	}
+// value is what a setting is to be.
+type value struct{ key, value string }
+
+// apply makes the settings what they are to be, and puts back all others.
+func (s *settings) apply(want []value) error {
 	err := s.restore(func(key string) bool {
-		return slices.ContainsFunc(want, func(w setting) bool { return w.key == key })
+		return slices.ContainsFunc(want, func(w value) bool { return w.key == key })
 	})
 	for _, w := range want {
-		if e := s.set(w.key, w.before); e != nil && err == nil {
+		if e := s.set(w.key, w.value); e != nil && err == nil {
 			err = fmt.Errorf("forward packets: %w", e)
 		}
 	}
 	return err
 }
 
-func (s *settings) forwardAll(inside string, want *[]setting) error {
-	dir := filepath.Join(s.root, "net/ipv6/conf")
-	list, err := os.ReadDir(dir)
+// forwarding4 has IPv4 packets forwarded that come in by two interfaces.
+func forwarding4(inside, uplink string) []value {
+	return []value{{"net/ipv4/conf/" + inside + "/forwarding", "1"}, {"net/ipv4/conf/" + uplink + "/forwarding", "1"}}
+}
+
+// forwarding6 has packets forwarded between two interfaces, and between no others
+// where the kernel can tell them apart (Linux 6.17). Before that, all interfaces are
+// a router's, which then take no advertisements unless accept_ra is 2.
+func (s *settings) forwarding6(inside, uplink string) []value {
+	if key := "force_forwarding"; s.exists(conf(uplink, key)) {
+		return []value{{conf(inside, key), "1"}, {conf(uplink, key), "1"}}
+	}
+	var want []value
+	list, err := os.ReadDir(filepath.Join(s.root, "net/ipv6/conf"))
 	if err != nil {
-		return fmt.Errorf("forward packets: %w", err)
+		return nil // no IPv6
 	}
 	for _, e := range list {
 		name := e.Name()
@@ -128,9 +134,8 @@ func (s *settings) forwardAll(inside string, want *[]setting) error {
 		}
 		was := slices.ContainsFunc(s.changed, func(c setting) bool { return c.key == conf(name, "accept_ra") })
 		if v, err := s.read(conf(name, "accept_ra")); err == nil && (v == "1" || was) {
-			*want = append(*want, setting{conf(name, "accept_ra"), "2"})
+			want = append(want, value{conf(name, "accept_ra"), "2"})
 		}
 	}
-	*want = append(*want, setting{conf("all", "forwarding"), "1"})
-	return nil
+	return append(want, value{conf("all", "forwarding"), "1"})
 }

@@ -56,7 +56,7 @@ func TestForwarding(t *testing.T) {
 			var notes []byte
 			s := &settings{root: tree(t, c.before), save: func(b []byte) error { notes = b; return nil }}
 			for range 3 { // level-triggered
-				if err := s.forwarding("mesh0", "eth0"); err != nil {
+				if err := s.apply(s.forwarding6("mesh0", "eth0")); err != nil {
 					t.Fatal(err)
 				}
 				s.check(t, "forwarding", c.with)
@@ -66,7 +66,7 @@ func TestForwarding(t *testing.T) {
 			if err := s.parse(notes); err != nil {
 				t.Fatal(err)
 			}
-			if err := s.forwarding("mesh0", "eth0"); err != nil {
+			if err := s.apply(s.forwarding6("mesh0", "eth0")); err != nil {
 				t.Fatal(err)
 			}
 			s.check(t, "again", c.with)
@@ -86,7 +86,7 @@ func TestUplinkMoves(t *testing.T) {
 		"net/ipv6/conf/eth0/force_forwarding": "0", "net/ipv6/conf/eth1/force_forwarding": "0", "net/ipv6/conf/mesh0/force_forwarding": "0",
 	})}
 	for _, uplink := range []string{"eth0", "eth1"} {
-		if err := s.forwarding("mesh0", uplink); err != nil {
+		if err := s.apply(s.forwarding6("mesh0", uplink)); err != nil {
 			t.Fatal(err)
 		}
 	}
