@@ -47,8 +47,7 @@ func newHomePrefix(w *world) *homePrefix {
 	s.prefix = at.Routed6()
 	sockets := w.TempDir()
 	stream, vde := "stream:"+filepath.Join(sockets, "s"), "vde:"+filepath.Join(sockets, "v")
-	s.home = w.found(at, "--prefix", s.prefix.String(), "--plug", stream)
-	w.advertise(s.home, s.prefix)
+	s.home = w.found(at, "--prefix", s.prefix.String(), "--gateway", "--plug", stream)
 	work := w.net.Site("work", lab.SiteConfig{NAT: lab.Home, V4: true})
 	s.laptop = w.join(work.Host("laptop"), w.invite(s.home), "--plug", vde)
 
@@ -125,13 +124,9 @@ func (s *homePrefix) reachEachOther() {
 	}
 }
 
-// laptopReachesInternet sets the route that README.md has, since there is no IPv6 at work.
+// laptopReachesInternet goes by the route that --default-route auto takes, since there is no IPv6 at work.
 func (s *homePrefix) laptopReachesInternet() {
 	s.Helper()
-	route := []string{"-6", "route", "replace", "default", "via", s.linkLocal(s.home).String(), "dev", "mesh0", "metric", "2000"}
-	if out, err := s.laptop.Host.Command(s.within(5*time.Second), "ip", route...).CombinedOutput(); err != nil {
-		s.Fatalf("ip %v: %v: %s", route, err, out)
-	}
 	s.reached(10*time.Second, s.laptop, s.server.Addr6())
 	s.reached(10*time.Second, &lab.Node{Host: s.server}, s.addr(s.laptop))
 }
