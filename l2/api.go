@@ -38,6 +38,8 @@ type Config struct {
 	Bridge  bool
 	MaxMACs int
 
+	LAN LANSide // nil: no physical LAN is bridged
+
 	MTU        int           // of the segment; larger frames (tags apart) are dropped
 	Age        time.Duration // after which a silent station is forgotten
 	StormRate  int           // BUM frames per second, for each origin
@@ -117,4 +119,6 @@ const (
 	DropRouter            = "router"        // router advertisement or redirect without the role
 	DropDHCP              = "dhcp"          // a DHCP server's message without the role
 	DropAddress           = "address-taken" // claims the IP address of a member, or of a host that is there
+	DropBlocked           = "blocked"       // another member forwards for the LAN behind the device
+	DropLoop              = "loop"          // its source is heard on our own side, too: it would come round
 )

@@ -26,6 +26,8 @@ const (
 	routerDenied
 	dhcpDenied
 	addressTaken
+	blocked
+	looped
 	reasons // how many there are
 )
 
@@ -35,7 +37,7 @@ func (r reason) String() string {
 		DropMalformed, DropOversize, DropReservedMulticast, DropSourceMulticast, DropSourceZero,
 		DropSourceMAC, DropSourceMoved, DropSourceLimit, DropVLAN, DropStorm,
 		DropElsewhere, DropDisconnected, DropDevice,
-		DropHidden, DropLinkProtocol, DropSpoofed, DropRouter, DropDHCP, DropAddress,
+		DropHidden, DropLinkProtocol, DropSpoofed, DropRouter, DropDHCP, DropAddress, DropBlocked, DropLoop,
 	}[r]
 }
 

@@ -46,6 +46,8 @@ const (
 type fdb struct {
 	age time.Duration
 
+	contested atomic.Int64 // when a station of a remote was last heard here as well
+
 	mu    sync.RWMutex
 	hosts map[station]*entry
 	swept time.Duration
@@ -54,6 +56,8 @@ type fdb struct {
 type entry struct {
 	at   *origin
 	seen atomic.Int64 // time.Duration since the switch's start
+
+	contested atomic.Int64 // likewise: when it was last heard here, where it is not; 0: never
 }
 
 func newFDB(age time.Duration) *fdb {
@@ -90,6 +94,7 @@ func (f *fdb) learn(k station, o *origin, now time.Duration) reason {
 	}
 	defer f.mu.RUnlock()
 	if e.at != o {
+		f.contest(e, o, now)
 		return sourceMoved
 	}
 	e.heard(now)

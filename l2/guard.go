@@ -52,8 +52,8 @@ func (l liveness) alive(k station, at *origin) bool {
 	if mac == l.view.own.mac {
 		return at == &l.sw.local
 	}
-	if r := l.view.owner.of(mac); r != nil {
-		return at == &r.origin && l.now-time.Duration(r.seen.Load()) < l.sw.cfg.Age
+	if o := l.view.owner.of(mac); o != nil {
+		return at == o && (o.remote == nil || l.now-time.Duration(o.remote.seen.Load()) < l.sw.cfg.Age)
 	}
 	return l.sw.hosts.lookup(k, l.now) == at
 }

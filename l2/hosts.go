@@ -55,8 +55,12 @@ func (s *Switch) member(v *view, mac MAC, vlan uint16, now time.Duration) *Host 
 	if mac == v.own.mac {
 		return hostOf(k, &s.local, LearnedOwn, 0)
 	}
-	if r := v.owner.of(mac); r != nil {
-		return hostOf(k, &r.origin, LearnedRecord, now-time.Duration(r.seen.Load()))
+	if o := v.owner.of(mac); o != nil {
+		age := time.Duration(0)
+		if o.remote != nil {
+			age = now - time.Duration(o.remote.seen.Load())
+		}
+		return hostOf(k, o, LearnedRecord, age)
 	}
 	return nil
 }

@@ -26,6 +26,7 @@ type modelKey struct {
 type modelHost struct {
 	at   *modelMember
 	seen time.Duration
+	here time.Duration // when it was last heard at the host, where it is not
 }
 
 type modelMember struct {
@@ -101,18 +102,27 @@ func (m *model) send(from string, f modelFrame) string {
 		key := modelKey{f.vlan, f.src}
 		known := m.find(f.vlan, f.src)
 		if known != nil && known != member {
+			if h := m.learned[key]; h != nil && from == "" {
+				h.here = m.now
+			}
 			return "!source-moved"
 		}
 		if known == nil && m.behind(member) >= member.limit {
 			return "!source-limit"
 		}
-		m.learned[key] = &modelHost{member, m.now}
+		if known == nil {
+			m.learned[key] = &modelHost{member, m.now, -time.Hour}
+		}
+		m.learned[key].seen = m.now
 	}
 	to := []*modelMember{m.find(f.vlan, f.dst)}
 	if to[0] == member || from != "" && to[0] != nil && to[0].name != "" {
 		return "!elsewhere"
 	}
 	if to[0] == nil || f.dst.Multicast() {
+		if h := m.learned[modelKey{f.vlan, f.src}]; from != "" && h != nil && m.now-h.here < loopHold {
+			return "!loop"
+		}
 		if !m.mayFlood(member) {
 			return "!storm"
 		}
@@ -171,7 +181,7 @@ func TestAgainstModel(t *testing.T) {
 		}
 		checkHosts(t, r, m)
 	}
-	for _, drop := range []string{"!storm", "!source-limit", "!source-moved", "!source-mac", "!vlan", "!elsewhere"} {
+	for _, drop := range []string{"!storm", "!source-limit", "!source-moved", "!source-mac", "!vlan", "!elsewhere", "!loop"} {
 		if outcomes[drop] < 20 {
 			t.Errorf("%s was tried only %d times: %v", drop, outcomes[drop], slices.Sorted(maps.Keys(outcomes)))
 		}

@@ -128,12 +128,19 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 		return malformed
 	}
 	if why := lawful(h, f.WireSize(), s.cfg.MTU); why != passed {
+		if why == reservedMulticast {
+			s.onLink(h, f.Data, p.from)
+		}
 		return why
+	}
+	if v.shut {
+		return p.forwardShut(v, f)
 	}
 	if !v.own.mayUse(h.VLAN) {
 		return vlanDenied
 	}
 	if why := s.admit(v, h, p.from, now); why != passed {
+		s.suspect(why, p.from)
 		return why
 	}
 	var where *origin
@@ -196,6 +203,9 @@ func (p *pump) aim(r *RemotePort, vlan uint16) reason {
 	at := r.at.Load()
 	if at == nil {
 		return disconnected
+	}
+	if r.beside.Load() {
+		return blocked
 	}
 	if !at.mayUse(vlan) {
 		return vlanDenied

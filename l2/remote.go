@@ -17,6 +17,9 @@ type RemotePort struct {
 	at   atomic.Pointer[attachment] // nil: disconnected
 	seen atomic.Int64               // time.Duration since the switch's start
 
+	place  *origin     // where its own addresses are: it, or who stands in for it; guarded by the switch's mu
+	beside atomic.Bool // it is on the LAN behind the device
+
 	rxFrames, rxBytes, txFrames, txBytes atomic.Uint64
 
 	// mu is held while the device is written, which keeps the frames of a remote
@@ -95,6 +98,9 @@ func (r *RemotePort) judge(v *view, frame []byte) (to *origin, why reason) {
 	if at == nil {
 		return nil, disconnected
 	}
+	if r.beside.Load() {
+		return nil, blocked
+	}
 	if why := lawful(h, len(frame), s.cfg.MTU); why != passed {
 		return nil, why
 	}
@@ -107,14 +113,22 @@ func (r *RemotePort) judge(v *view, frame []byte) (to *origin, why reason) {
 	if now := int64(r.now); r.seen.Load() != now { // once for a batch
 		r.seen.Store(now)
 	}
+	if v.shut {
+		return nil, blocked
+	}
 	if !h.Dst.Multicast() {
 		to = s.locate(v, h.VLAN, h.Dst, r.now)
 	}
 	if to != nil && to.remote != nil {
 		return nil, elsewhere // split horizon: it is not ours to forward
 	}
-	if to == nil && !r.bum.take(r.now) {
-		return nil, storm
+	if to == nil {
+		if s.hosts.loops(stationOf(h.VLAN, h.Src), r.now) {
+			return nil, looped
+		}
+		if !r.bum.take(r.now) {
+			return nil, storm
+		}
 	}
 	return to, s.guard(v, &at.rights, h, frame, &r.origin, r.now)
 }

@@ -158,7 +158,7 @@ func (s *Switch) Connect(name string, p Port, allow Allow) *RemotePort {
 	r := s.remotes[name]
 	if r == nil {
 		r = &RemotePort{sw: s, name: name, bum: s.bucket(), sent: make([]mark, s.queues+1)}
-		r.remote, r.share = r, new(share)
+		r.remote, r.share, r.place = r, new(share), &r.origin
 		r.seen.Store(int64(s.now()))
 		s.remotes[name] = r
 	}
@@ -174,7 +174,7 @@ func (s *Switch) Connect(name string, p Port, allow Allow) *RemotePort {
 	if old == nil || old.mac != a.mac {
 		s.forgetMAC(a.mac)
 	}
-	if holder := s.view.Load().owner.of(a.mac); a.mac != (MAC{}) && holder != r {
+	if holder := s.view.Load().owner.of(a.mac); a.mac != (MAC{}) && holder != r.place {
 		s.cfg.Logger.Warn("a member's address is already in use by another and is not accepted from it", "mac", a.mac, "port", name)
 	}
 	return r
@@ -189,6 +189,7 @@ func (s *Switch) Disconnect(name string) {
 		return
 	}
 	delete(s.remotes, name)
+	s.leaves(&r.origin)
 	r.at.Store(nil)
 	s.remove(r)
 	r.settle()
@@ -209,8 +210,8 @@ func (s *Switch) locate(v *view, vlan uint16, mac MAC, now time.Duration) *origi
 	if mac == v.own.mac {
 		return &s.local
 	}
-	if r := v.owner.of(mac); r != nil {
-		return &r.origin
+	if o := v.owner.of(mac); o != nil {
+		return o
 	}
 	return s.hosts.lookup(stationOf(vlan, mac), now)
 }
@@ -220,8 +221,8 @@ func (s *Switch) admit(v *view, h Header, o *origin, now time.Duration) reason {
 	if h.Src == v.own.mac {
 		return refuse(o != &s.local)
 	}
-	if r := v.owner.of(h.Src); r != nil {
-		return refuse(r != o.remote)
+	if holder := v.owner.of(h.Src); holder != nil {
+		return refuse(holder != o)
 	}
 	return s.hosts.learn(stationOf(h.VLAN, h.Src), o, now)
 }

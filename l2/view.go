@@ -13,6 +13,7 @@ type view struct {
 	own   rights
 	ports []*RemotePort // in the order of Connect
 	plugs []*plugPort   // likewise of Plug
+	shut  bool          // nothing passes between us and the remotes
 	owner *macTable     // of the members' own addresses
 	addrs *addrTable    // of the members' own IP addresses
 }
@@ -21,12 +22,12 @@ type view struct {
 // of one part and not of all: a node that comes to know thousands does not copy
 // the table thousands of times.
 type (
-	macTable  [256]map[MAC]*RemotePort
+	macTable  [256]map[MAC]*origin
 	addrTable [256]map[netip.Addr]*origin
 )
 
-// of returns whose address mac is, or nil.
-func (t *macTable) of(mac MAC) *RemotePort { return t[mac[5]][mac] }
+// of returns behind which origin the member is whose address mac is, or nil.
+func (t *macTable) of(mac MAC) *origin { return t[mac[5]][mac] }
 
 // all are the addresses.
 func (t *macTable) all() iter.Seq[MAC] {
@@ -70,7 +71,7 @@ func (v *view) claim(r *RemotePort, fresh bool) {
 			owner := *v.owner
 			v.owner = &owner
 		}
-		put(&v.owner[mac[5]], fresh, mac, r)
+		put(&v.owner[mac[5]], fresh, mac, r.place)
 	}
 	copied := fresh
 	for _, a := range at.addrs {
@@ -81,7 +82,7 @@ func (v *view) claim(r *RemotePort, fresh bool) {
 			addrs := *v.addrs
 			v.addrs, copied = &addrs, true
 		}
-		put(&v.addrs[partOf(a)], fresh, a, &r.origin)
+		put(&v.addrs[partOf(a)], fresh, a, r.place)
 	}
 }
 
@@ -102,7 +103,7 @@ func (s *Switch) remove(r *RemotePort) {
 func (s *Switch) publish(ports []*RemotePort) {
 	v := &view{own: s.own, ports: ports, owner: new(macTable), addrs: new(addrTable)}
 	if old := s.view.Load(); old != nil {
-		v.plugs = old.plugs
+		v.plugs, v.shut = old.plugs, old.shut
 	}
 	for _, a := range v.own.addrs {
 		put(&v.addrs[partOf(a)], true, a, &s.local)

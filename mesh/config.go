@@ -39,6 +39,7 @@ type Config struct {
 	TAP        string
 	NoTAP      bool
 	Plugs      []plug.Spec     // sockets that virtual machines plug into
+	Bridge     string          // a bridge that the TAP is put into, or an interface that one is made for; "": none
 	NoUAPI     bool            // do not offer WireGuard's userspace API
 	MTU        int             // of the segment, when founding; 0: the default
 	Prefixes   []netip.Prefix  // of the segment, when founding; none: a ULA

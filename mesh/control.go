@@ -170,6 +170,8 @@ func (n *Node) reconcileMembers(now time.Time) {
 		}
 	}
 	n.reconcileSegment(len(changed) > 0)
+	n.reconcileBridge(now)
+	n.reconcileLAN(now, len(changed) > 0)
 }
 
 // noteChanges marks members to be looked at.
@@ -272,6 +274,7 @@ func (n *Node) watchSession(id keys.NodeID, m *member, now time.Time) {
 		s.schedule.cache = earlier(s.schedule.cache, now.Add(cacheEvery))
 	}
 	if !before { // what one of us missed, the other may know
+		m.lan.version = -1
 		n.compare(m.remote)
 	}
 }

@@ -20,6 +20,7 @@ const (
 	stateSigner     = "signer"     // our signer's certificate, if we are one
 	stateCache      = "members"    // records and last good addresses
 	stateHost       = "host"       // what has to be put back on this host
+	stateBridge     = "bridge"     // likewise, of a bridge
 )
 
 // membership says which network this node belongs to.

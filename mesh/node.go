@@ -116,6 +116,7 @@ type state struct {
 	alarms     map[directory.Alarm]time.Time
 	contacts   []contact // who relays to us
 	share      share
+	lans       lans
 }
 
 // schedule says when the periodic things are due.
@@ -156,6 +157,7 @@ type member struct {
 	keptSince  time.Time        // when there was a session last, or since when it is tried for
 	failed     time.Time        // when another became a neighbour in its place
 	tx, rx     rate
+	lan        lanSent // of what we say of our LAN
 }
 
 // endpoints is how this node may be reached.
@@ -179,6 +181,9 @@ type segment struct {
 	roles     string                  // ours, as last told to the switch
 	addresses []netip.Prefix          // as last set
 	named     map[string][]netip.Addr // as last told to names
+
+	lan      *lanSide // nil: without --bridge
+	bridging bridging
 
 	outlets
 }
@@ -324,6 +329,8 @@ func (n *Node) handleControl(from *peer.Remote, kind byte, body []byte) {
 		n.handleJoin(from, body)
 	case kindElsewhere:
 		n.handleElsewhere(from, body)
+	case kindLAN:
+		n.handleLAN(body)
 	case kindGoodbye:
 		n.handleGoodbye(from)
 	case kindPapers:

@@ -113,7 +113,7 @@ func prepare(cfg Config) (*Node, error) {
 	}
 	n.nat64.changed = make(chan struct{}, 1)
 	n.failed = true // until it runs
-	if err := n.checkHost(); err != nil {
+	if err := firstOf(n.checkHost(), n.checkBridge(), n.undoEarlier()); err != nil {
 		return nil, errors.Join(err, n.closeState())
 	}
 	if n.conns, err = cfg.Host.Listen(cfg.Listen); err != nil {
@@ -292,6 +292,7 @@ func (n *Node) live(ctx context.Context, group *errgroup.Group) error {
 			s.life = ctx
 			n.state.segment = s
 			n.state.schedule.all = time.Time{} // everybody gets a port
+			n.reconcileBridge(time.Now())
 		}
 	})
 	if err = firstOf(failed, err); err != nil {

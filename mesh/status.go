@@ -157,6 +157,7 @@ func (n *Node) describeSelf(now time.Time) api.Self {
 		self.Name, self.Roles = d.Display, d.Certificate.Roles
 		self.CertificateExpires = d.Certificate.NotAfter.UTC()
 	}
+	self.Bridge = n.state.segment.describeBridge(n.displayOf)
 	byUDP, _ := n.reachedBy()
 	self.NAT.UDP = self.NAT.UDP || byUDP > 0
 	for _, c := range n.state.self.list {
@@ -185,6 +186,7 @@ func (n *Node) health(now time.Time) []api.Health {
 			Remedy: "grant CAP_NET_ADMIN; without it, let no route into the mesh cover the internet or this host's own network",
 		})
 	}
+	list = append(list, n.state.segment.bridgeHealth(n.cfg.Bridge)...)
 	list = append(list, bufferHealth(n.conns)...)
 	list = append(list, n.streamHealth()...)
 	list = append(list, n.surroundingHealth(now)...)

@@ -52,6 +52,7 @@ type nodeConfig struct {
 	TAP                  string
 	NoTAP                bool
 	Plugs                []plug.Spec
+	Bridge               string
 	MTU                  int
 	Prefixes             []netip.Prefix
 	Logger               *slog.Logger
@@ -80,7 +81,7 @@ func (realNode) Run(ctx context.Context, c nodeConfig) error {
 	}
 	return mesh.Run(ctx, mesh.Config{
 		StateDir: c.StateDir, SocketPath: c.SocketPath, Version: version(), Name: c.Name, Join: c.Join, Resume: c.Resume,
-		Listen: c.Listen, ListenTLS: c.ListenTLS, Terminal: c.Terminal, Advertise: c.Advertise, TAP: c.TAP, NoTAP: c.NoTAP, Plugs: c.Plugs, MTU: c.MTU, Prefixes: c.Prefixes, STUN: c.STUN,
+		Listen: c.Listen, ListenTLS: c.ListenTLS, Terminal: c.Terminal, Advertise: c.Advertise, TAP: c.TAP, NoTAP: c.NoTAP, Plugs: c.Plugs, Bridge: c.Bridge, MTU: c.MTU, Prefixes: c.Prefixes, STUN: c.STUN,
 		NoPortmap: c.NoPortmap,
 		Share:     c.Share,
 		Logger:    c.Logger, KeepTAP: c.KeepTAP,

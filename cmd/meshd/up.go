@@ -42,6 +42,7 @@ Ctrl-C ends it like meshd down. SIGTERM ends it too but keeps the TAP, so that a
 	fl.StringVar(&f.tap, "tap", defaultTAP, "name of the TAP")
 	fl.BoolVar(&f.noTAP, "no-tap", false, "have no TAP")
 	fl.StringArrayVar(&f.plug, "plug", nil, "vde:DIR, stream:PATH or dgram:PATH that virtual machines plug into (repeatable)")
+	fl.StringVar(&f.bridge, "bridge", "", "bridge that the TAP is put into, or interface that one is made for, so that its LAN is in the mesh")
 	fl.IntVar(&f.mtu, "mtu", 0, "MTU of the segment, for its founder (default 1500)")
 	fl.StringArrayVar(&f.prefix, "prefix", nil, "IPv6 prefix P/64 of the segment, for its founder (default: an own ULA)")
 	fl.StringArrayVar(&f.stun, "stun", nil, "HOST:PORT of a STUN server besides members (repeatable)")

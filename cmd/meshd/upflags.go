@@ -29,6 +29,7 @@ type upFlags struct {
 	mtu                 int
 	prefix              []string
 	plug                []string
+	bridge              string
 	relay               string
 	shareRate           string
 	shareVolume         string
@@ -58,7 +59,7 @@ type upInput struct {
 
 // config checks all flags and says what they mean. Nothing has been done when it fails.
 func (f *upFlags) config(in upInput) (nodeConfig, error) {
-	c := nodeConfig{Resume: f.resume, TAP: f.tap, NoTAP: f.noTAP, MTU: f.mtu}
+	c := nodeConfig{Resume: f.resume, TAP: f.tap, NoTAP: f.noTAP, Bridge: f.bridge, MTU: f.mtu}
 	var err error
 	if c.Name, err = f.nodeName(in.hostname); err != nil {
 		return c, err
@@ -158,6 +159,12 @@ func (f *upFlags) checkSegment() error {
 		return usagef("tap", "the interface's name %q has more than %d bytes", f.tap, maxInterface)
 	case f.tap == "." || f.tap == ".." || strings.ContainsFunc(f.tap, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("/:%", r) }):
 		return usagef("tap", "%q cannot name an interface", f.tap)
+	case f.bridge != "" && !interfaceName(f.bridge):
+		return usagef("bridge", "%q cannot name an interface", f.bridge)
+	case f.bridge != "" && f.noTAP:
+		return usageError("--bridge", "without a TAP there is nothing to put into a bridge", "leave out --no-tap")
+	case f.bridge != "" && f.bridge == f.tap:
+		return usageError("--bridge", "that is the TAP itself", "name a bridge, or the interface of the LAN")
 	case f.mtu != 0 && (f.mtu < minMTU || f.mtu > maxMTU):
 		return usagef("mtu", "%d is not from %d to %d", f.mtu, minMTU, maxMTU)
 	case f.mtu != 0 && len(f.join) > 0:
@@ -166,6 +173,12 @@ func (f *upFlags) checkSegment() error {
 		return usageError("--prefix", "the network that you join has its own", "leave it out")
 	}
 	return nil
+}
+
+// interfaceName reports whether an interface can have that name.
+func interfaceName(s string) bool {
+	return s != "" && len(s) <= maxInterface && s != "." && s != ".." &&
+		!strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("/:%", r) })
 }
 
 // parseListen reads ADDR:PORT; no address means all, no text means all and the default port.
