@@ -1,0 +1,59 @@
+//go:build linux
+
+package integration
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"meshd/integration/lab"
+)
+
+// TestLANBridge runs examples/lan-bridge: a box at home bridges its LAN, and a laptop elsewhere finds the console there by
+// broadcast, the console finds the laptop, and packets of full size cross.
+func TestLANBridge(t *testing.T) {
+	w := newWorld(t)
+	game, err := lab.Build(w.within(time.Minute), w.dir, "meshd/examples/game-lan")
+	w.must(err)
+	site := w.net.Site("home", lab.SiteConfig{NAT: lab.None, V4: true})
+	box, console := site.Host("box"), site.Host("console")
+	before := w.netSettings(box)
+	home := w.found(box, "--bridge", "eth0")
+	laptop := w.join(w.net.Site("work", lab.SiteConfig{NAT: lab.Home, V4: true}).Host("laptop"), w.invite(home))
+	w.waitPeers(home, laptop)
+
+	free := console.Addr4().As4()
+	free[3] = free[3]&^63 | 62 // of the LAN's 64 addresses
+	addr := netip.AddrFrom4(free)
+	w.up(laptop.Host, "mesh0", netip.PrefixFrom(addr, 26))
+	w.reached(15*time.Second, laptop, console.Addr4())
+	stats, err := laptop.Host.Ping(w.within(20*time.Second), console.Addr4(), 50, lab.PingOptions{Size: 1472})
+	if err != nil || stats.Lost() > 0 || stats.Duplicates > 0 {
+		t.Errorf("the laptop pings the console: %v, %v", stats, err)
+	}
+
+	w.spawn(console, game, "-interface", "eth0", "serve", "console")
+	w.spawn(laptop.Host, game, "-interface", "mesh0", "serve", "laptop")
+	w.finds(laptop.Host, game, "mesh0", fmt.Sprintf("console\t%v:47777", console.Addr4()))
+	w.finds(console, game, "eth0", fmt.Sprintf("laptop\t%v:47777", addr))
+
+	w.must(home.Interrupt())
+	if is := w.netSettings(box); is != before {
+		t.Errorf("the box is not as it was:\n%s", difference(before, is))
+	}
+}
+
+// finds waits until a list of servers has a line.
+func (w *world) finds(h *lab.Host, game, iface, want string) {
+	w.Helper()
+	w.eventually(10*time.Second, h.Name()+" finds a server", func() error {
+		out, err := h.Command(w.within(10*time.Second), game, "-interface", iface, "-wait", "500ms", "list").CombinedOutput()
+		if err != nil || !strings.Contains(string(out), want+"\n") {
+			return fmt.Errorf("no line %q: %w\n%s", want, err, out)
+		}
+		return nil
+	})
+}
