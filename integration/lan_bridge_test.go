@@ -5,6 +5,8 @@ package integration
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,8 +14,8 @@ import (
 	"meshd/integration/lab"
 )
 
-// TestLANBridge runs examples/lan-bridge: a box at home bridges its LAN, and a laptop elsewhere finds the console there by
-// broadcast, the console finds the laptop, and packets of full size cross.
+// TestLANBridge runs examples/lan-bridge: a box at home bridges its LAN, and a laptop elsewhere takes an address from the
+// DHCP server there and finds the console by broadcast; the console finds the laptop, and packets of full size cross.
 func TestLANBridge(t *testing.T) {
 	w := newWorld(t)
 	game, err := lab.Build(w.within(time.Minute), w.dir, "meshd/examples/game-lan")
@@ -25,10 +27,7 @@ func TestLANBridge(t *testing.T) {
 	laptop := w.join(w.net.Site("work", lab.SiteConfig{NAT: lab.Home, V4: true}).Host("laptop"), w.invite(home))
 	w.waitPeers(home, laptop)
 
-	free := console.Addr4().As4()
-	free[3] = free[3]&^63 | 62 // of the LAN's 64 addresses
-	addr := netip.AddrFrom4(free)
-	w.up(laptop.Host, "mesh0", netip.PrefixFrom(addr, 26))
+	addr := w.lease(console, laptop)
 	w.reached(15*time.Second, laptop, console.Addr4())
 	stats, err := laptop.Host.Ping(w.within(20*time.Second), console.Addr4(), 50, lab.PingOptions{Size: 1472})
 	if err != nil || stats.Lost() > 0 || stats.Duplicates > 0 {
@@ -44,6 +43,23 @@ func TestLANBridge(t *testing.T) {
 	if is := w.netSettings(box); is != before {
 		t.Errorf("the box is not as it was:\n%s", difference(before, is))
 	}
+}
+
+// lease has a host on the LAN serve DHCP, and a member take an address from it.
+func (w *world) lease(server *lab.Host, n *lab.Node) netip.Addr {
+	w.Helper()
+	free := server.Addr4().As4()
+	free[3] = free[3]&^63 | 62 // the last of the LAN's 64 addresses
+	addr := netip.AddrFrom4(free)
+	w.spawn(server, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--bind-interfaces",
+		"--leasefile-ro", "--user=root", "--pid-file=", fmt.Sprintf("--dhcp-range=%v,%v,255.255.255.192,1h", addr, addr))
+	script := filepath.Join(w.TempDir(), "udhcpc")
+	w.must(os.WriteFile(script, []byte("#!/bin/sh\n[ $1 != bound ] || ip address add $ip/$mask dev $interface\n"), 0o755))
+	out, err := n.Host.Command(w.within(30*time.Second), "busybox", "udhcpc", "-i", "mesh0", "-f", "-q", "-n", "-s", script).CombinedOutput()
+	if err != nil {
+		w.Fatalf("no lease from home's DHCP server: %v\n%s", err, out)
+	}
+	return addr
 }
 
 // finds waits until a list of servers has a line.

@@ -34,6 +34,7 @@ var programs = []struct{ program, pkg string }{
 	{"qemu-system-x86_64", "qemu-system-x86"}, // virtual machines
 	{"busybox", "busybox-static"},             // what they run
 	{"radvd", "radvd"},
+	{"dnsmasq", "dnsmasq-base"},
 }
 
 func main() {
