@@ -104,6 +104,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if c.redraw != "" && c.story > 0 {
+		return redrawStory(c.redraw, out)
+	}
 	if c.redraw != "" {
 		f, err := os.Open(c.redraw)
 		if err != nil {

@@ -67,7 +67,7 @@ func TestStoryTables(t *testing.T) {
 		r.Samples = append(r.Samples, storySample{Way: "a", Loss: 0.001, Up: up, Down: 5, Idle: 41.25, PingUp: 100, PingDown: 50})
 	}
 	lines := strings.Split(r.tables(), "\n")
-	for _, want := range []string{"| 0.1 % | a | 2 | 100 | 5 | 50 | 41.2 |", "| a | 2 of 9 | 0.25 s |", "| b | 8 of 9 | for good |"} {
+	for _, want := range []string{"| 0.1 % | a | 2 (1 to 30) | 100 | 5 (5 to 5) | 50 | 41.2 |", "| a | 2 of 9 | 0.25 s |", "| b | 8 of 9 | for good |"} {
 		if !slices.Contains(lines, want) {
 			t.Errorf("no line %q in\n%s", want, r.tables())
 		}

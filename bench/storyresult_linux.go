@@ -62,16 +62,22 @@ func (r *storyResult) publish(dir string, out io.Writer) error {
 		os.WriteFile(filepath.Join(dir, "story.md"), []byte(r.tables()), 0o644))
 }
 
-// tables are Markdown: the median over the rounds of each figure, then the moves.
+// tables are Markdown: over the rounds the median of each figure, of TCP with least and most, then the moves.
 func (r *storyResult) tables() string {
 	var b strings.Builder
 	b.WriteString("| loss each way | way | TCP up, Mbit/s | ping beside it, ms | TCP down, Mbit/s | ping beside it, ms | idle ping, ms |\n|---|---|---|---|---|---|---|\n")
 	for _, loss := range storyLosses {
 		for _, way := range r.names() {
-			m := func(of func(storySample) float64) string { return fmt.Sprintf("%.3g", r.median(way, loss, of)) }
+			m := func(of func(storySample) float64) string {
+				return fmt.Sprintf("%.3g", report.Quantile(r.sorted(way, loss, of), 0.5))
+			}
+			spread := func(of func(storySample) float64) string {
+				all := r.sorted(way, loss, of)
+				return fmt.Sprintf("%s (%.3g to %.3g)", m(of), report.Quantile(all, 0), report.Quantile(all, 1))
+			}
 			fmt.Fprintf(&b, "| %g %% | %s | %s | %s | %s | %s | %s |\n", loss*100, way,
-				m(func(s storySample) float64 { return s.Up }), m(func(s storySample) float64 { return s.PingUp }),
-				m(func(s storySample) float64 { return s.Down }), m(func(s storySample) float64 { return s.PingDown }),
+				spread(func(s storySample) float64 { return s.Up }), m(func(s storySample) float64 { return s.PingUp }),
+				spread(func(s storySample) float64 { return s.Down }), m(func(s storySample) float64 { return s.PingDown }),
 				m(func(s storySample) float64 { return s.Idle }))
 		}
 	}
@@ -97,7 +103,7 @@ func (r *storyResult) names() []string {
 	return names
 }
 
-func (r *storyResult) median(way string, loss float64, of func(storySample) float64) float64 {
+func (r *storyResult) sorted(way string, loss float64, of func(storySample) float64) []float64 {
 	var all []float64
 	for _, s := range r.Samples {
 		if s.Way == way && s.Loss == loss {
@@ -105,5 +111,19 @@ func (r *storyResult) median(way string, loss float64, of func(storySample) floa
 		}
 	}
 	slices.Sort(all)
-	return report.Quantile(all, 0.5)
+	return all
+}
+
+// redrawStory makes tables of an earlier result.
+func redrawStory(path string, out io.Writer) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var r storyResult
+	if err := json.Unmarshal(text, &r); err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	_, err = io.WriteString(out, r.tables())
+	return err
 }

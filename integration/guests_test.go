@@ -152,16 +152,23 @@ func (w *world) example(name string) string {
 
 // unprivileged makes a node run as nobody: without root, and without a right to anything but its own folder, which it
 // returns.
-func (w *world) unprivileged(h *lab.Host) (n *lab.Node, dir string) {
+func (w *world) unprivileged(h *lab.Host) (n *lab.Node, own string) {
 	w.Helper()
 	if os.Getenv("LAB_USERNS") != "" {
 		w.Skip("needs root: in a user namespace there is nobody else to be")
 	}
 	dir, err := os.MkdirTemp("", "meshd-")
 	w.must(err)
-	w.Cleanup(func() { os.RemoveAll(dir) })
+	w.Cleanup(func() {
+		if n != nil && n.PID() != 0 {
+			_ = n.Interrupt() // it writes there
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			w.Error(err)
+		}
+	})
 	w.must(os.Chmod(dir, 0o755)) // for the program
-	own := filepath.Join(dir, "own")
+	own = filepath.Join(dir, "own")
 	w.must(os.Mkdir(own, 0o700))
 	w.must(os.Chown(own, nobody, nobody))
 	content, err := os.ReadFile(w.bin)

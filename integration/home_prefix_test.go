@@ -53,7 +53,7 @@ func newHomePrefix(w *world) *homePrefix {
 	s.laptop = w.join(work.Host("laptop"), w.invite(s.home), "--plug", vde)
 
 	vm := w.example("vm/vm.sh")
-	s.guests = w.guests(w.within(60*time.Second), map[*lab.Host][]guest.Options{
+	s.guests = w.guests(w.within(2*time.Minute), map[*lab.Host][]guest.Options{
 		s.home.Host:   {{Name: "nas", QEMU: []string{vm, stream, "nas"}}},
 		s.laptop.Host: {{Name: "build", QEMU: []string{vm, vde, "build"}}, {Name: "web", QEMU: []string{vm, vde, "web"}}},
 	})

@@ -36,7 +36,7 @@ func TestGuests(t *testing.T) {
 	w.must(os.WriteFile(vm, script, 0o755))
 	prefix := w.status(home).Network.Prefixes[0]
 	w.advertise(home, prefix)
-	guests := w.guests(w.within(60*time.Second), map[*lab.Host][]guest.Options{
+	guests := w.guests(w.within(2*time.Minute), map[*lab.Host][]guest.Options{
 		laptop.Host: {{Name: "vde", QEMU: []string{vm, vde, "vde"}, User: nobody}},
 		home.Host:   {{Name: "stream", QEMU: []string{vm, stream, "stream"}}, {Name: "dgram", QEMU: []string{vm, dgram, "dgram"}}},
 	})

@@ -129,7 +129,7 @@ func arguments(files *Files, opts Options, console string) []string {
 		"-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", fmt.Sprint(memory),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", files.kernel, "-initrd", files.initrd,
-		"-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=on guest.name=" + opts.Name,
+		"-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=on mitigations=off nokaslr no_timer_check guest.name=" + opts.Name,
 		"-serial", "file:" + console,
 		"-device", "virtio-serial-pci", "-chardev", "stdio,id=control,signal=off",
 		"-device", "virtserialport,chardev=control,name=control",
