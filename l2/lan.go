@@ -35,10 +35,11 @@ func LANFrame(b []byte, own MAC, statement []byte) []byte {
 	return append(b, statement...)
 }
 
-// LANPayload is what a frame to the members on a LAN carries, nil if it is no statement.
+// LANPayload is what a frame to the members on a LAN carries, nil if it is no statement:
+// those begin with another byte than 0.
 func LANPayload(frame []byte) []byte {
 	h, ok := ParseHeader(frame)
-	if !ok || h.EtherType != EtherTypeLAN || h.Dst != lanGroup || len(frame) > headerLen+lanport.MaxLen+64+tagLen {
+	if !ok || h.EtherType != EtherTypeLAN || h.Dst != lanGroup || len(frame) == h.Payload || frame[h.Payload] == 0 || len(frame) > headerLen+lanport.MaxLen+64+tagLen {
 		return nil
 	}
 	return frame[h.Payload:]
@@ -71,17 +72,66 @@ func (s *Switch) suspect(why reason, from *origin) {
 // the LAN.
 func (s *Switch) Shut(shut bool) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	v := *s.view.Load()
-	if v.shut == shut {
-		return
-	}
+	changed := v.shut != shut
 	v.shut = shut
 	s.view.Store(&v)
-	if shut {
+	if changed && shut {
 		s.forgetBehind(&s.local)
 	}
+	s.mu.Unlock()
+	if changed && !shut {
+		s.announce(&v)
+	}
 }
+
+// maxAnnounced bounds the frames of one announcement.
+const maxAnnounced = 4096
+
+// announce tells the switches of the LAN that the stations of the overlay are behind this
+// port now: frames for them would go to another for as long as they remember.
+func (s *Switch) announce(v *view) {
+	if s.cfg.LAN == nil || s.cfg.Device == nil {
+		return
+	}
+	var frames []Frame
+	add := func(k station) {
+		if len(frames) < maxAnnounced {
+			frames = append(frames, Frame{Data: announcement(k)})
+		}
+	}
+	for mac, at := range v.owner.all() {
+		if at.remote != nil {
+			add(stationOf(0, mac))
+		}
+	}
+	s.hosts.each(s.now(), func(k station, at *origin, _ time.Duration) {
+		if at.remote != nil && !at.remote.beside.Load() {
+			add(k)
+		}
+	})
+	for len(frames) > 0 {
+		n := min(len(frames), readFrames)
+		if s.cfg.Device.Write(frames[:n]) != nil {
+			return // it is down: there is nobody to tell
+		}
+		frames = frames[n:]
+	}
+}
+
+// announcement is a frame of a station that says nothing but where that is.
+func announcement(k station) []byte {
+	mac := k.mac()
+	b := append(append(make([]byte, 0, minFrame), lanGroup[:]...), mac[:]...)
+	if vlan := k.vlan(); vlan != 0 {
+		b = append(b, etherTypeVLAN>>8, etherTypeVLAN&0xff, byte(vlan>>8), byte(vlan))
+	}
+	b = append(b, EtherTypeLAN>>8, EtherTypeLAN&0xff)
+	return b[:minFrame]
+}
+
+// minFrame is Ethernet's least, without FCS.
+const minFrame = 60
 
 // forwardShut is forward in a shut switch: from device to plugs and back, without learning, since what
 // comes from the LAN may have been on the overlay.

@@ -29,12 +29,12 @@ type (
 // of returns behind which origin the member is whose address mac is, or nil.
 func (t *macTable) of(mac MAC) *origin { return t[mac[5]][mac] }
 
-// all are the addresses.
-func (t *macTable) all() iter.Seq[MAC] {
-	return func(yield func(MAC) bool) {
+// all are the addresses, and behind which origin they are.
+func (t *macTable) all() iter.Seq2[MAC, *origin] {
+	return func(yield func(MAC, *origin) bool) {
 		for _, part := range t {
-			for mac := range part {
-				if !yield(mac) {
+			for mac, at := range part {
+				if !yield(mac, at) {
 					return
 				}
 			}

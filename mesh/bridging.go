@@ -210,15 +210,17 @@ func (n *Node) proveBridge(now time.Time) {
 	if b.on == nil || b.proved {
 		return
 	}
-	others := 0
+	if len(n.state.dir.Members()) < 2 { // there is nobody to ask
+		b.proved = true
+		return
+	}
 	for _, m := range n.state.members {
-		others++
 		if st := m.remote.Status(); st.Up && st.LastHeard.After(b.opened) {
 			b.proved, b.pause = true, 0
 			return
 		}
 	}
-	if others == 0 || now.Sub(b.opened) < bridgeTrial {
+	if now.Sub(b.opened) < bridgeTrial {
 		return
 	}
 	b.pause = min(max(2*b.pause, bridgeAgain), bridgeRetryMost)

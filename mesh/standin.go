@@ -92,11 +92,27 @@ func (n *Node) noteStatement(s lanport.Statement, now time.Time) bool {
 	if old.State != s.State || old.Segment != s.Segment {
 		old.since = now
 	}
-	if old.Segment != s.Segment && id != n.self { // its stations are of the LAN that it has left
-		n.state.segment.sw.MoveStations(id.String(), "")
+	left := old.Segment != s.Segment || slices.ContainsFunc(old.Heard, func(id lanport.ID) bool { return !s.Hears(id) })
+	if left {
+		n.learnAnew(old.Segment, s.Segment)
 	}
 	old.Statement = s
 	return news
+}
+
+// learnAnew forgets the stations behind all members on LANs of these names: a part may
+// have been split off, and nobody knows yet with whom of the stations.
+func (n *Node) learnAnew(segments ...lanport.Segment) {
+	for id, s := range n.state.lans.said {
+		if !slices.Contains(segments, s.Segment) {
+			continue
+		}
+		name := id.String()
+		if id == n.self {
+			name = l2.Here
+		}
+		n.state.segment.sw.MoveStations(name, "")
+	}
 }
 
 // standIn is by whom a member is reached: by itself, unless another forwards for the

@@ -67,7 +67,7 @@ func unknownCommand(root *cobra.Command, name string) error {
 // later are the flags of up that other versions have, so that the error can say so.
 func later() []string {
 	return []string{
-		"gateway", "bridge", "metrics", "default-route",
+		"gateway", "metrics", "default-route",
 	}
 }
 

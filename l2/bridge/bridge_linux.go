@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -328,8 +329,8 @@ func (b *Bridge) SetAddresses(addrs []netip.Prefix) error {
 	has := func(p netip.Prefix) bool {
 		return slices.ContainsFunc(there, func(a netlink.Addr) bool { return a.IPNet.String() == p.String() })
 	}
+	old := b.record.Set
 	if !slices.Equal(addrs, b.record.Set) {
-		old := b.record.Set
 		b.record.Set = slices.Clone(addrs)
 		for _, p := range old { // all that may be there stands in the record until it is gone
 			if !slices.Contains(addrs, p) && has(p) {
@@ -343,13 +344,34 @@ func (b *Bridge) SetAddresses(addrs []netip.Prefix) error {
 		}
 	}
 	for _, p := range addrs {
-		if !has(p) {
-			if err := netlink.AddrReplace(br, memberAddr(p)); err != nil {
+		a := memberAddr(p)
+		// Where the bridge's own addresses are in the prefix, too, what carries the mesh
+		// would come from ours, which lead into it.
+		beside := slices.ContainsFunc(there, func(o netlink.Addr) bool {
+			return p.Contains(ipOf(o)) && ipOf(o) != p.Addr() && !slices.ContainsFunc(old, isAddr(o))
+		})
+		if beside {
+			a.ValidLft, a.PreferedLft = forever, 0
+		}
+		if !slices.ContainsFunc(there, func(o netlink.Addr) bool { return isAddr(o)(p) && (o.PreferedLft == 0) == beside }) {
+			if err := netlink.AddrReplace(br, a); err != nil {
 				return fail("add "+p.String(), b.record.Bridge, err)
 			}
 		}
 	}
 	return nil
+}
+
+// forever is the lifetime of an address that others are preferred to, in seconds.
+const forever = math.MaxInt32
+
+func ipOf(a netlink.Addr) netip.Addr {
+	ip, _ := netip.AddrFromSlice(a.IP)
+	return ip.Unmap()
+}
+
+func isAddr(a netlink.Addr) func(netip.Prefix) bool {
+	return func(p netip.Prefix) bool { return p.Addr() == ipOf(a) }
 }
 
 // memberAddr is unique by key, so that nobody needs to look for duplicates.

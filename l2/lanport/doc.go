@@ -3,14 +3,14 @@
 // of its TAP, and so over exactly the way that frames take; one of them forwards and
 // the others block, both ways.
 //
-//	          link up                 nobody better for three intervals
-//	 Alone ------------> Listening ------------------------------------> Forwarding
-//	   ^                    |   a forwarder is heard                        |  ^
-//	   |  link down         v                                               |  |
-//	   +--------------- Blocked <-------------------------------------------+  |
-//	                        |            a better forwarder is heard           |
-//	                        +--------------------------------------------------+
-//	                              the forwarder is silent for three intervals
+//	         link up                 nobody better for three intervals
+//	Alone ------------> Listening ------------------------------------> Forwarding
+//	  ^                    |   a forwarder is heard                        |  ^
+//	  |  link down         v                                               |  |
+//	  +--------------- Blocked <-------------------------------------------+  |
+//	                       |            a better forwarder is heard           |
+//	                       +--------------------------------------------------+
+//	                             the forwarder is silent for three intervals
 //
 // The package has no I/O, clock or key: who uses it signs what it says and verifies
 // what it hears.
