@@ -144,39 +144,13 @@ func (h *Host) Sync(w Want) error {
 		_ = h.settings.put(conf(h.tap, "ignore_routes_with_linkdown"), "1")
 	}
 	var rules []*netlink.Rule
-	tables := map[int]bool{}
 	for i, p := range w.Prefixes[:min(len(w.Prefixes), MaxPrefixes)] {
-		table := h.table(i)
-		var routes []netlink.Route
-		if p.Via.IsValid() {
-			rules = append(rules, h.rule(prioritySource, table, netip.PrefixFrom(p.Own, 128), netip.Prefix{}, ""))
-			routes = append(routes, via(table, inside, p.Via))
-		}
-		if w.Forward && up {
-			rules = append(rules, h.rule(priorityForward, table, netip.Prefix{}, p.Prefix, uplink.Name))
-		}
-		if p.Shared && up {
-			rules = append(rules, h.rule(priorityShared, table, netip.Prefix{}, p.Prefix, ""))
-			for _, a := range p.Outside {
-				routes = append(routes, netlink.Route{
-					Family: unix.AF_INET6, Table: table, LinkIndex: uplink.Index, Dst: ipNet(netip.PrefixFrom(a, 128)), Priority: metric,
-				})
-			}
-		}
-		if len(rules) > 0 {
-			for _, q := range w.Prefixes {
-				routes = append(routes, netlink.Route{
-					Family: unix.AF_INET6, Table: table, LinkIndex: inside.Attrs().Index, Dst: ipNet(q.Prefix), Priority: metric,
-				})
-			}
-		}
-		tables[table] = true
-		errs = append(errs, h.syncTable(table, routes))
+		r, routes := h.plan(h.table(i), p, w, inside, uplink, up)
+		rules = append(rules, r...)
+		errs = append(errs, h.syncTable(h.table(i), routes))
 	}
-	for i := range MaxPrefixes {
-		if table := h.table(i); !tables[table] {
-			errs = append(errs, h.syncTable(table, nil))
-		}
+	for i := len(w.Prefixes); i < MaxPrefixes; i++ {
+		errs = append(errs, h.syncTable(h.table(i), nil))
 	}
 	var main []netlink.Route
 	if w.Default.IsValid() {
@@ -184,6 +158,32 @@ func (h *Host) Sync(w Want) error {
 	}
 	errs = append(errs, h.syncRules(rules), h.syncTable(unix.RT_TABLE_MAIN, main))
 	return errors.Join(errs...)
+}
+
+// plan is the rules and the table of one prefix.
+func (h *Host) plan(table int, p Prefix, w Want, inside netlink.Link, uplink Uplink, up bool) (rules []*netlink.Rule, routes []netlink.Route) {
+	to := func(dst netip.Prefix, index int) netlink.Route {
+		return netlink.Route{Family: unix.AF_INET6, Table: table, LinkIndex: index, Dst: ipNet(dst), Priority: metric}
+	}
+	if p.Via.IsValid() {
+		rules = append(rules, h.rule(prioritySource, table, netip.PrefixFrom(p.Own, 128), netip.Prefix{}, ""))
+		routes = append(routes, via(table, inside, p.Via))
+	}
+	if w.Forward && up {
+		rules = append(rules, h.rule(priorityForward, table, netip.Prefix{}, p.Prefix, uplink.Name))
+	}
+	if p.Shared && up {
+		rules = append(rules, h.rule(priorityShared, table, netip.Prefix{}, p.Prefix, ""))
+		for _, a := range p.Outside {
+			routes = append(routes, to(netip.PrefixFrom(a, 128), uplink.Index))
+		}
+	}
+	if len(rules) > 0 {
+		for _, q := range w.Prefixes {
+			routes = append(routes, to(q.Prefix, inside.Attrs().Index))
+		}
+	}
+	return rules, routes
 }
 
 func via(table int, inside netlink.Link, router netip.Addr) netlink.Route {
