@@ -11,8 +11,8 @@ var routerMAC = MAC{2, 0x6d, 0x72, 9, 9, 9}
 // routerRig is a switch with a virtual router, two members with the role, and one without.
 func routerRig(t *testing.T, seen *[][]byte) *rig {
 	r := newRig(t, Config{Observe: func(f []byte) { *seen = append(*seen, bytes.Clone(f)) }})
-	r.connect("one", Allow{MAC: MAC{2, 0, 0, 0, 0, 1}, Router: true, Hosts: true})
-	r.connect("two", Allow{MAC: MAC{2, 0, 0, 0, 0, 2}, Router: true, Hosts: true})
+	r.connect("one", Allow{MAC: MAC{2, 0, 0, 0, 0, 1}, Router: true})
+	r.connect("two", Allow{MAC: MAC{2, 0, 0, 0, 0, 2}, Router: true})
 	r.connect("guest", Allow{MAC: MAC{2, 0, 0, 0, 0, 3}})
 	r.sw.SetRouters([]MAC{routerMAC}, nil)
 	return r

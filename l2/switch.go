@@ -53,7 +53,7 @@ type rights struct {
 	addrs  []netip.Addr
 
 	bridge  bool // it may claim hosts of others
-	silent  bool // there may be hosts behind it that nobody has heard
+	silent  bool // there may be hosts behind it that nobody has heard, or it speaks for others
 	segment Segment
 }
 
@@ -76,7 +76,7 @@ func rightsOf(a Allow) rights {
 	if a.MAC != (MAC{}) {
 		r.addrs = append(r.addrs, linkLocal(a.MAC))
 	}
-	r.bridge, r.silent, r.segment = a.Bridge, a.Bridge || a.Hosts, a.Segment
+	r.bridge, r.silent, r.segment = a.Bridge, a.Bridge || a.Hosts || a.Router, a.Segment
 	if a.Router {
 		r.duties |= dutyRouter
 	}

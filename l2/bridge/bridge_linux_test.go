@@ -181,8 +181,9 @@ func TestExistingBridge(t *testing.T) {
 	ip(t, "link set d1 up")
 	ip(t, "link set br0 address 02:00:00:00:00:99 up")
 	ip(t, "addr add 198.51.100.1/24 dev br0")
-	awaitUse(index(t, "br0"))
-	awaitUse(index(t, "d1"))
+	for _, name := range []string{"br0", "d0", "d1"} {
+		awaitUse(index(t, name))
+	}
 	before := settings(t)
 	b, _ := open(t, "br0")
 	if err := b.SetAddresses([]netip.Prefix{netip.MustParsePrefix("fd00:6d::5/64")}); err != nil {
