@@ -17,6 +17,8 @@ import (
 const (
 	// bridgeTrial is how long members have to answer after a bridge was made.
 	bridgeTrial = 30 * time.Second
+	// bridgeGrace is how long what was under way before may still be answered.
+	bridgeGrace = time.Second
 	// bridgeRetry is the pause after a bridge could not be made, and the first after one
 	// was undone, which doubles up to bridgeRetryMost.
 	bridgeRetry     = 10 * time.Second
@@ -160,7 +162,7 @@ func (n *Node) bridge(now time.Time) {
 		n.event(Warning, fmt.Sprintf("not bridged: %v", err))
 		return
 	}
-	b.opened, b.looked, b.proved, b.undone, b.problems = now, now, false, false, nil
+	b.opened, b.looked, b.proved, b.undone, b.problems = time.Now(), now, false, false, nil // it has taken a while
 	b.carrier = b.on.Link()
 	if err := s.moveAddresses(); err != nil {
 		n.log.Warn("move addresses to the bridge", "err", err)
@@ -216,7 +218,7 @@ func (n *Node) proveBridge(now time.Time) {
 		return
 	}
 	for _, m := range n.state.members {
-		if st := m.remote.Status(); st.Up && st.LastHeard.After(b.opened) {
+		if st := m.remote.Status(); st.Up && st.LastHeard.After(b.opened.Add(bridgeGrace)) {
 			b.proved, b.pause = true, 0
 			return
 		}

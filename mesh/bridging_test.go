@@ -18,9 +18,8 @@ import (
 
 // wire is a LAN: what one port sends, the others get.
 type wire struct {
-	mu    sync.Mutex
-	ports map[*lanHost]*l2test.Device
-	seen  [][]byte
+	mu   sync.Mutex
+	seen [][]byte
 }
 
 // lanHost is a host that bridges a wire.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +21,8 @@ const (
 	// signatures are looked at in a second: anybody there can send such frames.
 	lanQueue = 64
 	lanRate  = 500
+	// suspectGap bounds how often suspicions wake the port: they come with frames.
+	suspectGap = 20 * time.Millisecond
 	// lanContext stands in front of what a statement's signature covers, with the
 	// network's id.
 	lanContext = "meshd/1/lanport\x00"
@@ -42,6 +45,7 @@ type lanSide struct {
 	// Causes, and what the control goroutine knows.
 	up, fit            atomic.Bool
 	suspected, changed atomic.Bool
+	lastSuspect        atomic.Int64                                     // time.Duration since the node's start
 	members            atomic.Pointer[map[lanport.ID]ed25519.PublicKey] // that may bridge
 
 	mu      sync.Mutex
@@ -82,8 +86,11 @@ var _ l2.LANSide = (*lanSide)(nil)
 
 // Heard implements l2.LANSide.
 func (l *lanSide) Heard(frame []byte) {
-	payload := l2.LANPayload(frame)
-	if payload == nil || len(l.heard) == cap(l.heard) {
+	payload, members := l2.LANPayload(frame), l.members.Load()
+	if payload == nil || members == nil || len(l.heard) == cap(l.heard) {
+		return
+	}
+	if from, ok := lanport.Sender(payload); !ok || (*members)[from] == nil {
 		return
 	}
 	select {
@@ -94,6 +101,11 @@ func (l *lanSide) Heard(frame []byte) {
 
 // Suspect implements l2.LANSide.
 func (l *lanSide) Suspect() {
+	now := time.Since(l.node.started)
+	if now-time.Duration(l.lastSuspect.Load()) < suspectGap {
+		return
+	}
+	l.lastSuspect.Store(int64(now))
 	l.suspected.Store(true)
 	l.wake()
 }
@@ -139,7 +151,9 @@ func (l *lanSide) run(ctx context.Context) {
 			l.leave()
 			return
 		case payload := <-l.heard:
-			l.hear(time.Now(), payload)
+			if !l.hear(time.Now(), payload) {
+				continue
+			}
 		case s := <-l.told:
 			l.machine.Told(time.Now(), s)
 		case <-l.cause:
@@ -160,27 +174,29 @@ func (l *lanSide) step(now time.Time) time.Time {
 		m.Suspect(now)
 	}
 	m.SetFit(now, l.fit.Load())
-	l.apply() // first of all: nobody is told before it is so
+	l.apply(false) // first of all: nobody is told before it is so
 	say, next := m.Poll(now)
-	l.apply()
+	l.apply(say != nil)
 	if say != nil {
 		l.say(say)
 	}
 	return next
 }
 
-// apply makes the switch what the machine says.
-func (l *lanSide) apply() {
+// apply makes the switch what the machine says; again because it may have new remotes.
+func (l *lanSide) apply(again bool) {
 	if shut := !l.machine.Open(); shut != l.shut {
 		l.shut = shut
 		l.sw.Shut(shut)
 	}
 	beside := l.machine.Beside()
-	names := make(map[string]bool, len(beside))
-	for _, id := range beside {
-		names[keys.NodeID(id).String()] = true
+	if again || !slices.Equal(beside, l.port.beside) { // port is written here alone
+		names := make(map[string]bool, len(beside))
+		for _, id := range beside {
+			names[keys.NodeID(id).String()] = true
+		}
+		l.sw.Beside(names)
 	}
-	l.sw.Beside(names)
 	port := lanPort{l.machine.State(), l.machine.Segment(), l.machine.Forwarder(), beside}
 	l.mu.Lock()
 	before := l.port
@@ -191,15 +207,17 @@ func (l *lanSide) apply() {
 	}
 }
 
-// hear takes what came in from the LAN.
-func (l *lanSide) hear(now time.Time, payload []byte) {
+// hear takes what came in from the LAN, and reports whether it counts.
+func (l *lanSide) hear(now time.Time, payload []byte) bool {
 	if !l.looks.AllowN(now, 1) {
-		return
+		return false
 	}
 	s, raw, ok := l.verify(payload)
-	if ok && l.machine.Hear(now, s) {
-		l.keep(signedStatement{s, raw})
+	if !ok || !l.machine.Hear(now, s) {
+		return false
 	}
+	l.keep(signedStatement{s, raw})
+	return true
 }
 
 // verify checks a statement with its signature, of a member that may bridge.

@@ -109,7 +109,6 @@ func TestSpreading(t *testing.T) {
 		spreads(t, c, nodes, 3, broadcast, time.Second)
 		spreads(t, c, nodes, 3, broadcast, 500*time.Millisecond) // most sessions are there
 		spreads(t, c, nodes, 17, broadcast, time.Second)
-		spreads(t, c, nodes, 8, l2.MAC{2, 0xaa, 0xbb, 0xcc, 0xdd, 0xee}, time.Second) // nobody knows where that is
 		late := w.up(w.host("198.18.9.9"), "late", nodes[0].invite(1))
 		late.waitReady(10 * time.Second)
 		for _, n := range nodes {

@@ -18,8 +18,8 @@ import (
 const kindLAN = 19
 
 const (
-	// lanAgain is how soon a new statement is repeated to a member, and lanEvery how
-	// often one that is not new.
+	// lanAgain is how soon a new statement is repeated to a member, doubling to lanEvery:
+	// the way to it may have been the LAN that has just been split.
 	lanAgain = 300 * time.Millisecond
 	lanEvery = 30 * time.Second
 	// unfitAfter is how long nobody beyond the LAN may be reached before another shall
@@ -47,6 +47,7 @@ type lanSaid struct {
 type lanSent struct {
 	version int
 	next    time.Time
+	pause   time.Duration // before next
 }
 
 // bridgeKey is the key of a member that may bridge, nil for others.
@@ -229,11 +230,12 @@ func (n *Node) reconcileLAN(now time.Time, members bool) {
 func (n *Node) spread(m *member, list []signedStatement, version int, now time.Time) {
 	switch {
 	case m.lan.version != version:
-		m.lan = lanSent{version, now.Add(lanAgain)}
+		m.lan = lanSent{version, now.Add(lanAgain), lanAgain}
 	case now.Before(m.lan.next):
 		return
 	default:
-		m.lan.next = now.Add(lanEvery)
+		m.lan.pause = min(2*m.lan.pause, lanEvery)
+		m.lan.next = now.Add(m.lan.pause)
 	}
 	for _, st := range list {
 		sendControl(m.remote, kindLAN, st.raw)

@@ -212,17 +212,23 @@ func (n *Node) lookAtStations(now time.Time) {
 	}
 }
 
-// isAway says whether what a member has announced is of no use for now.
+// isAway says whether what a member has announced is of no use for now. That others
+// have given it up is a hint, which is put to the test.
 func (n *Node) isAway(id keys.NodeID, m *member, now time.Time) bool {
 	switch {
 	case m.up:
 		return false
-	case m.left || n.state.gossip.GivenUp(id):
+	case m.left:
 		return true
-	case !m.stations:
-		return false
+	}
+	givenUp := n.state.gossip.GivenUp(id)
+	if !m.stations || givenUp && m.away {
+		return givenUp
 	}
 	st := m.remote.Status()
+	if givenUp && !st.Wanted {
+		m.remote.Want()
+	}
 	return !st.Up && st.Wanted && now.Sub(st.WantedSince) >= awayAfter
 }
 

@@ -33,7 +33,7 @@ type Record struct {
 	Set    []netip.Prefix `json:"set,omitempty"`    // the member's addresses, on the bridge
 }
 
-// Made reports whether the bridge is one that was made for an interface.
+// made reports whether the bridge is one that was made for an interface.
 func (r *Record) made() bool { return r.Port != "" }
 
 func parseRecord(b []byte) (*Record, error) {

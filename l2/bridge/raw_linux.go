@@ -17,11 +17,11 @@ import (
 // nothing about them is lost that this program does not know.
 
 const (
-	addrHead  = unix.SizeofIfAddrmsg
-	routeHead = unix.SizeofRtMsg
-	attrHead  = unix.SizeofRtAttr
-	rtaPref   = unix.RTA_EXPIRES // seconds, where dumps have RTA_CACHEINFO
-	userHZ    = 100              // what RTA_CACHEINFO counts in
+	addrHead   = unix.SizeofIfAddrmsg
+	routeHead  = unix.SizeofRtMsg
+	attrHead   = unix.SizeofRtAttr
+	rtaExpires = unix.RTA_EXPIRES // seconds, where dumps have RTA_CACHEINFO
+	userHZ     = 100              // what RTA_CACHEINFO counts in
 )
 
 // attr is one attribute of a message.
@@ -196,7 +196,7 @@ func routeOn(m []byte, index int) []byte {
 			if left <= 0 {
 				continue
 			}
-			a = attr{rtaPref, binary.NativeEndian.AppendUint32(nil, uint32(left))}
+			a = attr{rtaExpires, binary.NativeEndian.AppendUint32(nil, uint32(left))}
 		}
 		out = appendAttr(out, a)
 	}
@@ -206,7 +206,7 @@ func routeOn(m []byte, index int) []byte {
 // keyOf tells routes apart, whatever their interface and age.
 func keyOf(m []byte) string {
 	attrs := attrsOf(routeOn(m, 0)[routeHead:])
-	attrs = slices.DeleteFunc(attrs, func(a attr) bool { return a.kind == rtaPref })
+	attrs = slices.DeleteFunc(attrs, func(a attr) bool { return a.kind == rtaExpires })
 	slices.SortFunc(attrs, func(a, b attr) int { return int(a.kind) - int(b.kind) })
 	key := bytes.Clone(m[:8])
 	for _, a := range attrs {

@@ -108,6 +108,14 @@ func Parse(b []byte) (s Statement, rest []byte, err error) {
 	return s, b[size:], nil
 }
 
+// Sender reads whose statement b would be, without a look at the rest.
+func Sender(b []byte) (id ID, ok bool) {
+	if len(b) < headLen || b[0] != version {
+		return id, false
+	}
+	return ID(b[12:28]), true
+}
+
 // Hears reports whether the statement's member hears another.
 func (s *Statement) Hears(id ID) bool { return slices.Contains(s.Heard, id) }
 

@@ -23,6 +23,12 @@ func TestStatementBytes(t *testing.T) {
 	if got := hex.EncodeToString(s.Append(nil)); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
+	if from, ok := Sender(s.Append(nil)); !ok || from != s.From {
+		t.Errorf("of %x", from)
+	}
+	if _, ok := Sender(make([]byte, headLen)); ok {
+		t.Error("of nobody, and somebody is told")
+	}
 	parsed, rest, err := Parse(append(s.Append(nil), "sig"...))
 	if err != nil || string(rest) != "sig" || !parsed.Same(&s) || parsed.Counter != s.Counter || !parsed.Ask {
 		t.Errorf("%+v, %q, %v", parsed, rest, err)
