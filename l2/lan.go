@@ -82,6 +82,7 @@ func (s *Switch) Shut(shut bool) {
 	s.mu.Unlock()
 	if changed && !shut {
 		s.announce(&v)
+		s.AskGroups() // nothing of what was said there has been heard
 	}
 }
 
