@@ -16,13 +16,6 @@ type sink struct{ tape }
 func (*sink) Write([]Frame) error   { return nil }
 func (*sink) Send([]byte, int) bool { return true }
 
-func whole(list ...[]byte) (frames []Frame) {
-	for _, b := range list {
-		frames = append(frames, Frame{Data: b})
-	}
-	return frames
-}
-
 // idle is a switch with many remotes, the pump that a Run would have, and a remote.
 func idle(remotes int) (*pump, *RemotePort) {
 	sw := NewSwitch(Config{Device: &sink{}, MAC: ownMAC, StormRate: 1 << 30, StormBurst: 1 << 30, GroupRate: 1 << 30})
