@@ -213,22 +213,18 @@ func (n *Node) lookAtStations(now time.Time) {
 }
 
 // isAway says whether what a member has announced is of no use for now. That others
-// have given it up is a hint, which is put to the test.
+// have given it up is a hint, and may be wrong: questions for its hosts are flooded then,
+// and answered by themselves.
 func (n *Node) isAway(id keys.NodeID, m *member, now time.Time) bool {
 	switch {
 	case m.up:
 		return false
-	case m.left:
+	case m.left || n.state.gossip.GivenUp(id):
 		return true
-	}
-	givenUp := n.state.gossip.GivenUp(id)
-	if !m.stations || givenUp && m.away {
-		return givenUp
+	case !m.stations:
+		return false
 	}
 	st := m.remote.Status()
-	if givenUp && !st.Wanted {
-		m.remote.Want()
-	}
 	return !st.Up && st.Wanted && now.Sub(st.WantedSince) >= awayAfter
 }
 

@@ -254,8 +254,8 @@ func TestIdleHosts(t *testing.T) {
 		packets, _ := frames()
 		t.Logf("%d questions, %d answered; each member sent %d bytes/s in all, at most %d, of which %.1f transport packets/s",
 			rounds*members*hosts, answered, sum/seconds/members, worst/seconds, float64(packets)/seconds/members)
-		if answered != rounds*members*hosts {
-			t.Errorf("%d of %d questions were answered", answered, rounds*members*hosts)
+		if asked := rounds * members * hosts; answered < asked-asked/100 { // a hint that a member is away may be wrong for a while
+			t.Errorf("%d of %d questions were answered", answered, asked)
 		}
 		if worst > 2000*seconds {
 			t.Errorf("a member sent %d bytes/s", worst/seconds)
