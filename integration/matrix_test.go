@@ -340,6 +340,17 @@ func (w *world) count(p *pair) error {
 	there, back := lab.Flow{From: p.a.site, To: p.b.site}, lab.Flow{From: p.b.site, To: p.a.site}
 	sent, answered := after[there].Packets-before[there].Packets, after[back].Packets-before[back].Packets
 	const most = uint64(steadyTime / (20 * time.Millisecond) / 3) // a busy machine sends fewer
+	here, err := p.a.peer(w.Context(), p.b)
+	if err != nil {
+		return err
+	}
+	beyond, err := p.b.peer(w.Context(), p.a)
+	if err != nil {
+		return err
+	}
+	if both := here.State == api.StateDirect && beyond.State == api.StateDirect; both != (p.direct >= 0) {
+		return nil // they have changed their minds while it was counted: a router had forgotten the one that was direct
+	}
 	if direct := sent >= most && answered >= most; direct != (p.direct >= 0) {
 		p.crowd = fmt.Sprintf("%d packets there and %d back pass the core between them", sent, answered)
 	}
