@@ -6,7 +6,7 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 FUZZ    ?= 2s
 TARGETS := linux/amd64 linux/arm64 linux/mipsle darwin/arm64 windows/amd64 freebsd/amd64
 
-.PHONY: build demo test deps format vet unit integration fuzz soak bench micro micro-base budget clean
+.PHONY: build demo test deps format vet unit integration fuzz soak bench story micro micro-base budget clean
 
 build:
 	$(GO) build -trimpath -o bin/meshd ./cmd/meshd
@@ -53,6 +53,7 @@ soak:
 	$(GO) test -count=20 -timeout 8h -v ./integration
 	MESHD_REPEATS=20 $(GO) test -count=1 -timeout 1h -v -run 'TestOutages|TestCarriedLaptop|TestFrozen|TestManyPorts' ./integration
 	MESHD_REPEATS=20 MESHD_MEMBERS=100 $(GO) test -count=1 -timeout 2h -v -run 'TestMatrix|TestRelay|TestDirectPathLost|TestIdleBehindNATs' ./integration
+	MESHD_BRIDGE_TIME=60s MESHD_REPEATS=20 $(GO) test -count=1 -timeout 1h -v -run 'TestBridge$$|TestBridgeChanges|TestBridgedLANsJoined' ./integration
 	MESHD_CROWD=50 $(GO) test -count=1 -timeout 1h -run TestCrowd -v ./mesh
 	$(GO) test -count=1 -timeout 3h ./peer/wireguard -link.hours 24
 	$(MAKE) fuzz FUZZ=5m
@@ -60,6 +61,11 @@ soak:
 # Compares meshd with other tunnels (docs/performance.md): BENCH="-quick", BENCH="-variants veth,meshd".
 bench:
 	$(GO) run ./bench $(BENCH)
+
+# meshd beside vde2 over ssh, on a slow link with losses (examples/home-prefix/README.md): 12 minutes.
+STORY ?= 10s
+story:
+	$(GO) run ./bench -story $(STORY)
 
 # Micro-benchmarks of switch, seal and open, cut and merge, fragments and the
 # whole way, compared with a baseline when there is one: make micro-base keeps

@@ -8,6 +8,7 @@ import (
 
 	"meshd/keys"
 	"meshd/l2"
+	"meshd/l2/bridge"
 	"meshd/mesh/underlay"
 )
 
@@ -30,6 +31,9 @@ func CleanUp(stateDir string) error {
 		return fmt.Errorf("clean up: %w", err)
 	}
 	defer store.Close()
+	if err := cleanUpBridge(store); err != nil {
+		return fmt.Errorf("clean up: %w", err)
+	}
 	list, err := store.Load(stateHost)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -42,11 +46,26 @@ func CleanUp(stateDir string) error {
 		if what != "tap" {
 			return fmt.Errorf("clean up: the state lists %.40q, which this version does not know", what)
 		}
-		if err := errors.Join(underlay.Remove(name), l2.RemoveTAP(name), removeUAPI(name)); err != nil {
+		if err := errors.Join(removeRoutes(store, name), underlay.Remove(name), l2.RemoveTAP(name), removeUAPI(name)); err != nil {
 			return fmt.Errorf("clean up: %w", err)
 		}
 	}
 	return forgetTAP(store)
+}
+
+// cleanUpBridge takes the TAP out of the bridge that it was put into.
+func cleanUpBridge(store *keys.Store) error {
+	record, err := store.Load(stateBridge)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = bridge.Undo(record)
+	}
+	if err != nil || len(record) == 0 {
+		return err
+	}
+	return store.Save(stateBridge, nil)
 }
 
 // Forget removes the state of a node that does not run, its identity included.

@@ -87,8 +87,9 @@ func (n *Node) pause() time.Duration {
 
 // hostChanged acts on new addresses, routes or links of this host.
 func (n *Node) hostChanged() {
-	n.state.schedule.gather = time.Time{}
+	n.state.schedule.gather, n.state.schedule.presence = time.Time{}, time.Time{}
 	n.state.segment.hostChanged(n)
+	n.state.routing.hostChanged()
 	n.engine.LocalChange()
 	if n.mapper != nil {
 		n.mapper.Poke()
@@ -110,7 +111,9 @@ func (n *Node) reconcile(now time.Time) {
 		return
 	}
 	n.publish(now)
+	n.publishGroups(now)
 	n.reconcileMembers(now)
+	n.lookAtStations(now)
 	n.keepPapers(now)
 	n.expirePending(now)
 	n.keepNeighbours(now)
@@ -128,6 +131,7 @@ func (n *Node) reconcile(now time.Time) {
 	if !s.schedule.cache.IsZero() && !now.Before(s.schedule.cache) {
 		n.saveCache()
 	}
+	n.reroute()
 }
 
 // reconcileMembers gives every member of the directory a remote and a port, and
@@ -149,6 +153,7 @@ func (n *Node) reconcileMembers(now time.Time) {
 		n.reconcileMember(id, now)
 	}
 	if _, own := changed[n.self]; own {
+		n.tellLife()
 		n.keepOwn()
 	}
 	for _, id := range n.news.take() {
@@ -170,6 +175,8 @@ func (n *Node) reconcileMembers(now time.Time) {
 		}
 	}
 	n.reconcileSegment(len(changed) > 0)
+	n.reconcileBridge(now)
+	n.reconcileLAN(now, len(changed) > 0)
 }
 
 // noteChanges marks members to be looked at.
@@ -225,10 +232,17 @@ func (n *Node) reconcileMember(id keys.NodeID, now time.Time) {
 		m.left = false
 		s.schedule.neighbours = earlier(s.schedule.neighbours, now)
 	}
+	if hosts := mayHaveHosts(d); hosts != m.hosts {
+		m.hosts, m.port = hosts, nil
+	}
 	if s.segment != nil && m.port == nil {
 		m.port = s.segment.sw.Connect(d.ID.String(), lanes{m.remote}, n.allowFor(d))
 		m.remote.Attach(m.port)
+		m.groups = nil // a new port wants all
+		n.tellStations(d.ID)
 	}
+	n.tellGroups(d, m)
+	n.tellSpreading(d, m)
 	n.noteListener(d)
 	n.watchSession(d.ID, m, now)
 }
@@ -272,7 +286,9 @@ func (n *Node) watchSession(id keys.NodeID, m *member, now time.Time) {
 		s.schedule.cache = earlier(s.schedule.cache, now.Add(cacheEvery))
 	}
 	if !before { // what one of us missed, the other may know
+		m.lan.version = -1
 		n.compare(m.remote)
+		n.greet(m)
 	}
 }
 
@@ -287,6 +303,7 @@ func (n *Node) dropMember(id keys.NodeID, m *member) {
 	delete(n.state.up, id)
 	delete(n.state.lastGood, id)
 	m.port = nil
+	m.groups = nil
 }
 
 // endpointsOf is where a member says that it may be reached, and where it was
@@ -380,7 +397,9 @@ func (n *Node) handleGoodbye(from *peer.Remote) {
 // goodbye tells everybody that we are leaving. It runs after the control
 // goroutine has ended.
 func (n *Node) goodbye() {
+	n.leaveRouting(time.Now())
 	n.engine.Leave()
+	n.withdrawStations()
 	for _, m := range n.state.members {
 		if m.remote != nil && m.remote.Up() {
 			sendControl(m.remote, kindGoodbye)
@@ -412,12 +431,6 @@ func (n *Node) measureRates(now time.Time) {
 		m.rx.update(now, rx)
 	}
 	n.measureShare(now)
-}
-
-// prefixes are the network's.
-func (n *Node) prefixes() []netip.Prefix {
-	_, prefixes, _ := n.state.dir.Network()
-	return prefixes
 }
 
 // earlier returns the earlier of two times, of which zero is never.

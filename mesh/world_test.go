@@ -16,6 +16,7 @@ import (
 
 	"meshd/l2"
 	"meshd/l2/l2test"
+	"meshd/l2/radv"
 	"meshd/mesh"
 	"meshd/mesh/api"
 	"meshd/nat-traversal"
@@ -328,13 +329,19 @@ func (n *node) send(to l2.MAC, number uint32) {
 	n.host.segment().Inject(l2test.Frame(to, n.mac(), number, 100))
 }
 
-// take returns the next frame that n's host gets, nil after the limit.
+// take returns the next frame that n's host gets, nil after the limit. What routers
+// say unasked is passed over.
 func (n *node) take(limit time.Duration) []byte {
-	select {
-	case f := <-n.host.segment().Frames():
-		return f
-	case <-time.After(limit):
-		return nil
+	deadline := time.After(limit)
+	for {
+		select {
+		case f := <-n.host.segment().Frames():
+			if p, err := radv.Parse(f); err != nil || p.Message == nil {
+				return f
+			}
+		case <-deadline:
+			return nil
+		}
 	}
 }
 

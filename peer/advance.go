@@ -246,6 +246,9 @@ func (r *Remote) report() {
 	if up == r.up && at == r.at {
 		return
 	}
+	if up && !r.up { // what it could not do before, it may be able to do now
+		r.engine.control.relay.book.Forgive(r.ID)
+	}
 	r.up, r.at = up, at
 	r.everUp = r.everUp || up
 	if r.onCircuits {

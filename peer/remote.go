@@ -101,6 +101,8 @@ type Remote struct {
 
 	calls  calls
 	relied atomic.Bool // others reach us through it
+	copies atomic.Bool // it gets its copy of what is for all from whoever has it
+	away   atomic.Bool // it is thought not to be there
 
 	txBytes, rxBytes, drops atomic.Uint64
 
@@ -261,6 +263,7 @@ func (e *Engine) forget(r *Remote, now time.Time) {
 	r.act(r.session.Expire(now), netip.AddrPort{}, now)
 	r.waiting.clear()
 	r.closePort()
+	r.leaveFloods()
 	if c.tries.try != nil && c.tries.try.remote == r {
 		e.closeTry()
 	}

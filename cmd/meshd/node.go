@@ -52,8 +52,14 @@ type nodeConfig struct {
 	TAP                  string
 	NoTAP                bool
 	Plugs                []plug.Spec
+	Bridge               string
 	MTU                  int
 	Prefixes             []netip.Prefix
+	Gateway              bool
+	DefaultRoute         mesh.DefaultRoute
+	RouterDNS            []netip.Addr
+	DHCP4                netip.Prefix
+	RouterPreference     string
 	Logger               *slog.Logger
 	Progress             func(progress)
 	KeepTAP              func() bool
@@ -80,7 +86,8 @@ func (realNode) Run(ctx context.Context, c nodeConfig) error {
 	}
 	return mesh.Run(ctx, mesh.Config{
 		StateDir: c.StateDir, SocketPath: c.SocketPath, Version: version(), Name: c.Name, Join: c.Join, Resume: c.Resume,
-		Listen: c.Listen, ListenTLS: c.ListenTLS, Terminal: c.Terminal, Advertise: c.Advertise, TAP: c.TAP, NoTAP: c.NoTAP, Plugs: c.Plugs, MTU: c.MTU, Prefixes: c.Prefixes, STUN: c.STUN,
+		Gateway: c.Gateway, DefaultRoute: c.DefaultRoute, RouterDNS: c.RouterDNS, DHCP4: c.DHCP4, RouterPreference: c.RouterPreference,
+		Listen: c.Listen, ListenTLS: c.ListenTLS, Terminal: c.Terminal, Advertise: c.Advertise, TAP: c.TAP, NoTAP: c.NoTAP, Plugs: c.Plugs, Bridge: c.Bridge, MTU: c.MTU, Prefixes: c.Prefixes, STUN: c.STUN,
 		NoPortmap: c.NoPortmap,
 		Share:     c.Share,
 		Logger:    c.Logger, KeepTAP: c.KeepTAP,

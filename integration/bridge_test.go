@@ -1,0 +1,571 @@
+//go:build linux
+
+package integration
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"meshd/integration/lab"
+)
+
+// bridgedLAN is a LAN with two members that bridge it, and hosts that know nothing of it;
+// far is the third site.
+type bridgedLAN struct {
+	*world
+	site        *lab.Site
+	one, two    *lab.Node // both on the LAN
+	far         *lab.Node
+	host, other *lab.Host // plain hosts on the LAN
+	hostMAC     net.HardwareAddr
+	before      map[*lab.Node]string // settings before --bridge
+	hostAddr    netip.Addr           // of host, on the segment
+	farAddr     netip.Addr
+}
+
+// bridgeStatus is what `meshd status --json` says of the port to the LAN.
+type bridgeStatus struct {
+	Name, State, Segment, Forwarder string
+	Beside                          []string
+}
+
+func (w *world) bridgeStatus(n *lab.Node) bridgeStatus {
+	w.Helper()
+	var s struct {
+		Self struct{ Bridge bridgeStatus }
+	}
+	w.must(n.JSON(w.within(10*time.Second), &s, "status"))
+	return s.Self.Bridge
+}
+
+// newBridgedLAN has the two members bridge eth0.
+func newBridgedLAN(t *testing.T) *bridgedLAN {
+	t.Helper()
+	b := &bridgedLAN{world: newWorld(t), before: map[*lab.Node]string{}}
+	b.far = b.found(b.net.Host("far", lab.HostConfig{}))
+	b.site = b.net.Site("lan", lab.SiteConfig{NAT: lab.Home})
+	hosts := []*lab.Host{b.site.Host("one"), b.site.Host("two")}
+	b.host, b.other = b.site.Host("host"), b.site.Host("other")
+	invite := b.invite(b.far, "--uses", "2", "--role", "bridge")
+	var before [2]string
+	for i, h := range hosts {
+		before[i] = b.netSettings(h)
+	}
+	b.one = b.join(hosts[0], invite, "--bridge", "eth0")
+	b.two = b.join(hosts[1], invite, "--bridge", "eth0")
+	b.before[b.one], b.before[b.two] = before[0], before[1]
+	b.waitPeers(b.one, b.two, b.far)
+	b.hostAddr, b.farAddr = netip.MustParseAddr("10.77.0.1"), netip.MustParseAddr("10.77.0.3")
+	b.up(b.host, "eth0", netip.PrefixFrom(b.hostAddr, 24))
+	b.up(b.far.Host, "mesh0", netip.PrefixFrom(b.farAddr, 24))
+	b.hostMAC = b.macOfLink(b.host, "eth0")
+	b.settled()
+	return b
+}
+
+// settled waits until one member forwards and the other blocks, and returns them.
+func (b *bridgedLAN) settled() (forwarder, blocked *lab.Node) {
+	b.Helper()
+	b.eventually(10*time.Second, "one forwards, one blocks", func() error {
+		one, two := b.bridgeStatus(b.one), b.bridgeStatus(b.two)
+		forwarder, blocked = b.one, b.two
+		if two.State == "forwarding" {
+			forwarder, blocked = b.two, b.one
+			one, two = two, one
+		}
+		if one.State != "forwarding" || two.State != "blocked" || one.Segment != two.Segment || one.Forwarder != two.Forwarder {
+			return fmt.Errorf("%+v and %+v", one, two)
+		}
+		return nil
+	})
+	return forwarder, blocked
+}
+
+func (w *world) macOfLink(h *lab.Host, name string) (mac net.HardwareAddr) {
+	w.Helper()
+	w.inside(h, func(handle *netlink.Handle) error {
+		l, err := handle.LinkByName(name)
+		if err == nil {
+			mac = l.Attrs().HardwareAddr
+		}
+		return err
+	})
+	return mac
+}
+
+// settings are the links, addresses, routes and rules of a host.
+func (w *world) netSettings(h *lab.Host) string {
+	w.Helper()
+	out, err := h.Command(w.within(10*time.Second), "sh", "-c",
+		"ip -d link; ip addr; ip -4 route show table all; ip -6 route show table all; ip rule; ip -6 rule; nft list tables").CombinedOutput()
+	w.must(err)
+	return string(out)
+}
+
+// restored compares a host's settings with those before.
+func (b *bridgedLAN) restored(n *lab.Node, what string) {
+	b.Helper()
+	is := b.netSettings(n.Host)
+	if was := b.before[n]; was != is {
+		b.Errorf("%s: %s is not as it was:\n%s", n.Host.Name(), what, difference(was, is))
+	}
+}
+
+func difference(was, is string) (out string) {
+	for _, side := range []struct{ sign, a, b string }{{"- ", was, is}, {"+ ", is, was}} {
+		for line := range strings.Lines(side.a) {
+			if !strings.Contains(side.b, line) {
+				out += side.sign + line
+			}
+		}
+	}
+	return out
+}
+
+// broadcaster sends numbered broadcasts from an interface, and counts at others how often
+// each comes.
+type broadcaster struct {
+	b      *bridgedLAN
+	from   *lab.Host
+	iface  string
+	mac    net.HardwareAddr
+	mark   string
+	sent   atomic.Uint32
+	from0  uint32 // the first that counts
+	times  []time.Time
+	at     map[string]*lab.Capture
+	cancel func()
+	done   chan struct{}
+}
+
+const broadcastEvery = 20 * time.Millisecond
+
+// broadcast starts it; at says where it is to arrive, as host and interface.
+func (b *bridgedLAN) broadcast(mark string, from *lab.Host, iface string, at map[*lab.Host]string) *broadcaster {
+	b.Helper()
+	c := &broadcaster{
+		b: b, from: from, iface: iface, mac: b.macOfLink(from, iface), mark: mark, at: map[string]*lab.Capture{},
+		done: make(chan struct{}),
+	}
+	ended := make(chan struct{})
+	c.cancel = sync.OnceFunc(func() { close(ended); <-c.done })
+	b.Cleanup(c.cancel)
+	for h, name := range at {
+		capture, err := h.Capture(name)
+		b.must(err)
+		c.at[h.Name()] = capture
+	}
+	go func() {
+		defer close(c.done)
+		tick := time.NewTicker(broadcastEvery)
+		defer tick.Stop()
+		for {
+			c.times = append(c.times, time.Now())
+			if err := c.from.SendFrame(c.iface, c.frame(c.sent.Load())); err != nil {
+				b.Logf("%s: %v", mark, err)
+			}
+			c.sent.Add(1)
+			select {
+			case <-tick.C:
+			case <-ended:
+				return
+			}
+		}
+	}()
+	return c
+}
+
+func (c *broadcaster) frame(number uint32) []byte {
+	body := binary.BigEndian.AppendUint32(fmt.Appendf([]byte{0x88, 0xb5}, "%-12s", c.mark), number)
+	return ethernet(net.HardwareAddr{255, 255, 255, 255, 255, 255}, c.mac, body)
+}
+
+// counts is how often each broadcast came to a place.
+func (c *broadcaster) counts(place string) []int {
+	counts := make([]int, c.sent.Load())
+	head := c.frame(0)[:14+12]
+	for _, f := range c.at[place].Frames() {
+		if !f.Out && bytes.HasPrefix(f.Data, head) && len(f.Data) >= len(head)+4 {
+			if n := binary.BigEndian.Uint32(f.Data[len(head):]); int(n) < len(counts) {
+				counts[n]++
+			}
+		}
+	}
+	return counts
+}
+
+// stop ends it and holds that each broadcast came once everywhere; those sent within a
+// second after a change, or just before, are excepted.
+func (c *broadcaster) stop(changes ...time.Time) {
+	c.b.Helper()
+	c.cancel()
+	for place := range c.at { // the last has gone all the way, if it ever will
+		deadline := time.Now().Add(time.Second)
+		for counts := c.counts(place); counts[len(counts)-1] == 0 && time.Now().Before(deadline); counts = c.counts(place) {
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	excepted := func(at time.Time) bool {
+		for _, change := range changes {
+			if d := at.Sub(change); d > -200*time.Millisecond && d < time.Second {
+				return true
+			}
+		}
+		return false
+	}
+	for place := range c.at {
+		wrong, held, when := map[int]int{}, 0, ""
+		for n, count := range c.counts(place) {
+			if n < int(c.from0) || excepted(c.times[n]) {
+				continue
+			}
+			held++
+			if count != 1 {
+				wrong[count]++
+				if last := c.times[n]; n == 0 || excepted(c.times[n-1]) || len(wrong) == 1 && wrong[count] == 1 || wrong[count]%20 == 0 {
+					when += fmt.Sprintf(" %dx %v", count, last.Sub(c.times[0]).Round(10*time.Millisecond))
+				}
+			}
+		}
+		c.b.Logf("%s at %s: %d broadcasts looked at", c.mark, place, held)
+		if len(wrong) > 0 || held == 0 {
+			c.b.Errorf("%s at %s: came so often, so many of %d: %v:%s", c.mark, place, held, wrong, when)
+		}
+	}
+}
+
+// copies is the most copies of one broadcast that came to a place.
+func (c *broadcaster) copies(place string) int {
+	most := 0
+	for _, n := range c.counts(place) {
+		most = max(most, n)
+	}
+	return most
+}
+
+// bridgeFor is how long the broadcasts run: 8 s in CI, MESHD_BRIDGE_TIME (60s) in a soak.
+func bridgeFor(t *testing.T) time.Duration {
+	t.Helper()
+	d, err := time.ParseDuration(os.Getenv("MESHD_BRIDGE_TIME"))
+	if err != nil {
+		return 8 * time.Second
+	}
+	return d
+}
+
+// everybody starts broadcasts from the LAN and from the far site, which are to come to
+// all others once.
+func (b *bridgedLAN) everybody() (fromLAN, fromFar *broadcaster) {
+	b.Helper()
+	one, two := b.bridgeStatus(b.one).Name, b.bridgeStatus(b.two).Name
+	fromLAN = b.broadcast("lan", b.host, "eth0", map[*lab.Host]string{
+		b.other: "eth0", b.one.Host: one, b.two.Host: two, b.far.Host: "mesh0",
+	})
+	fromFar = b.broadcast("far", b.far.Host, "mesh0", map[*lab.Host]string{
+		b.host: "eth0", b.other: "eth0", b.one.Host: one, b.two.Host: two,
+	})
+	return fromLAN, fromFar
+}
+
+// TestBridge is two members on one LAN and a third site: each broadcast comes to each host
+// exactly once, unicast crosses, and `down` puts the hosts back as they were.
+func TestBridge(t *testing.T) {
+	b := newBridgedLAN(t)
+	lan, far := b.everybody()
+	p, err := b.far.Host.Pinger(b.hostAddr, lab.PingOptions{Linger: time.Second})
+	b.must(err)
+	b.pingAll(20, b.one, b.two, b.far)
+	time.Sleep(bridgeFor(t)) // how long is what is asked for
+	lan.stop()
+	far.stop()
+	if s := p.Stop(); s.Lost() > 0 || s.Duplicates > 0 {
+		t.Errorf("far to the LAN's host: %v", s)
+	}
+	_, blocked := b.settled()
+	b.must(blocked.Interrupt())
+	b.restored(blocked, "down")
+	other := b.one
+	if blocked == b.one {
+		other = b.two
+	}
+	b.must(other.Kill())
+	if _, err := other.Run(b.within(20*time.Second), "down"); err != nil {
+		t.Errorf("down after kill: %v", err)
+	}
+	b.restored(other, "down after kill -9")
+}
+
+// TestBridgeChanges unplugs and plugs, kills and restarts members while broadcasts run and
+// a ping crosses: nothing comes twice or not at all but in the second after a change, and
+// no change interrupts for more than two seconds.
+func TestBridgeChanges(t *testing.T) {
+	b := newBridgedLAN(t)
+	forwarder, _ := b.settled()
+	// Where the cable is pulled, or the node killed, not all can come.
+	lan := b.broadcast("lan", b.host, "eth0", map[*lab.Host]string{b.other: "eth0"})
+	far := b.broadcast("far", b.far.Host, "mesh0", map[*lab.Host]string{b.host: "eth0", b.other: "eth0"})
+	var changes []time.Time
+	change := func(what string, do func()) {
+		p, err := b.far.Host.Pinger(b.hostAddr, lab.PingOptions{Interval: 10 * time.Millisecond})
+		b.must(err)
+		b.eventually(5*time.Second, "pings cross before "+what, func() error {
+			if s := p.Stats(); s.Received < 20 || s.Trailing > 50*time.Millisecond {
+				return fmt.Errorf("%v", s)
+			}
+			return nil
+		})
+		away := b.unicast(b.host, "eth0", b.far.Host)
+		changes = append(changes, time.Now())
+		do()
+		changes = append(changes, time.Now())
+		b.eventually(10*time.Second, "pings cross after "+what, func() error {
+			if s := p.Stats(); time.Since(changes[len(changes)-1]) < 1500*time.Millisecond || s.Trailing > 50*time.Millisecond {
+				return fmt.Errorf("%v", s)
+			}
+			return nil
+		})
+		s := p.Stop()
+		t.Logf("%s: outage %v, %d lost, %d duplicates", what, s.Outage, s.Lost(), s.Duplicates)
+		gap := away()
+		t.Logf("%s: outage of frames from the LAN that nobody answers: %v", what, gap)
+		if max(s.Outage, gap) > 2*time.Second {
+			t.Errorf("%s: an outage of %v, and away from the LAN of %v, want 2s at most", what, s.Outage, gap)
+		}
+	}
+	for range repeats(t) / 3 {
+		forwarder, _ = b.settled()
+		change("the forwarder's cable pulled", func() { b.must(forwarder.Host.LinkDown("eth0")) })
+		change("the cable plugged in again", func() { b.must(forwarder.Host.LinkUp("eth0")) })
+		b.settled()
+		change("the blocked member's cable pulled", func() { b.must(forwarder.Host.LinkDown("eth0")) })
+		change("its cable plugged in again", func() { b.must(forwarder.Host.LinkUp("eth0")) })
+		forwarder, _ = b.settled()
+		change("the forwarder killed", func() { b.must(forwarder.Kill()) })
+		change("the forwarder started again", func() { b.resume(forwarder, "--bridge", "eth0") })
+		forwarder, _ = b.settled()
+		change("the forwarder restarted", func() { b.must(forwarder.Terminate()); b.resume(forwarder, "--bridge", "eth0") })
+		forwarder, _ = b.settled()
+		change("the forwarder ended", func() { b.must(forwarder.Interrupt()) })
+		change("it is back", func() { b.resume(forwarder, "--bridge", "eth0") })
+	}
+	lan.stop(changes...)
+	far.stop(changes...)
+	b.must(b.one.Interrupt())
+	b.must(b.two.Interrupt())
+	b.restored(b.one, "down after changes")
+	b.restored(b.two, "down after changes")
+}
+
+// unicast sends frames from a host to a station at the far member that is heard once and
+// then silent: no frame that comes back tells the LAN's switches where it is. What it returns
+// ends it and says for how long nothing arrived.
+func (b *bridgedLAN) unicast(from *lab.Host, iface string, to *lab.Host) func() time.Duration {
+	b.Helper()
+	station := net.HardwareAddr{2, 0, 0, 0, 0, 0x77}
+	b.must(to.SendFrame("mesh0", ethernet(net.HardwareAddr{255, 255, 255, 255, 255, 255}, station, []byte{0x88, 0xb5})))
+	frame := ethernet(station, b.macOfLink(from, iface), fmt.Appendf([]byte{0x88, 0xb5}, "one way %d", time.Now().UnixNano()))
+	seen, err := to.Capture("mesh0")
+	b.must(err)
+	is := func(f lab.Frame) bool { return !f.Out && bytes.Equal(f.Data, frame) }
+	ended, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for tick := time.NewTicker(10 * time.Millisecond); ; {
+			_ = from.SendFrame(iface, frame) // fails with the end of the lab only
+			select {
+			case <-tick.C:
+			case <-ended:
+				tick.Stop()
+				return
+			}
+		}
+	}()
+	stop := sync.OnceFunc(func() { close(ended); <-done })
+	b.Cleanup(stop)
+	_, err = seen.Wait(b.within(5*time.Second), is)
+	b.must(err)
+	return func() (longest time.Duration) {
+		stop()
+		last := time.Time{}
+		for _, f := range seen.Frames() {
+			if is(f) && !last.IsZero() {
+				longest = max(longest, f.Time.Sub(last))
+			}
+			if is(f) {
+				last = f.Time
+			}
+		}
+		longest = max(longest, time.Since(last))
+		b.must(seen.Close())
+		return longest
+	}
+}
+
+// flow waits until broadcasts come everywhere.
+func (b *bridgedLAN) flow(c *broadcaster) {
+	b.Helper()
+	for place := range c.at {
+		b.eventually(15*time.Second, c.mark+" comes to "+place, func() error {
+			if n := c.counts(place); len(n) < 10 || n[len(n)-5] == 0 {
+				return fmt.Errorf("not of the last of %d", len(n))
+			}
+			return nil
+		})
+	}
+}
+
+// newTwoLANs has two members that each bridge a LAN of their own, joined by nothing but the
+// mesh, and a far site. The LANs have the same IPv4 addresses of hosts on the segment.
+func newTwoLANs(t *testing.T, stp bool) (b *bridgedLAN, join, split func()) {
+	t.Helper()
+	b = &bridgedLAN{world: newWorld(t), before: map[*lab.Node]string{}}
+	b.far = b.found(b.net.Host("far", lab.HostConfig{}))
+	invite := b.invite(b.far, "--uses", "2", "--role", "bridge")
+	var members [2]*lab.Node
+	var hosts [2]*lab.Host
+	for i, name := range []string{"one", "two"} {
+		h := b.net.Host(name, lab.HostConfig{}) // its uplink is not the LAN
+		hosts[i] = b.net.Host("host-"+name, lab.HostConfig{})
+		b.lanBehind(h, hosts[i], stp)
+		members[i] = b.join(h, invite, "--bridge", "br0")
+	}
+	b.one, b.two = members[0], members[1]
+	b.host, b.other = hosts[0], hosts[1]
+	b.waitPeers(b.one, b.two, b.far)
+	b.hostMAC = b.macOfLink(b.host, "l0")
+	b.eventually(60*time.Second, "both forward", func() error {
+		for _, n := range members {
+			if s := b.bridgeStatus(n); s.State != "forwarding" {
+				return fmt.Errorf("%+v", s)
+			}
+		}
+		return nil
+	})
+	b.wire(members[0].Host, members[1].Host)
+	set := func(what string) func() {
+		return func() {
+			b.Helper()
+			b.inside(members[0].Host, func(h *netlink.Handle) error {
+				l, err := h.LinkByName("x0")
+				if err == nil && what == "up" {
+					return h.LinkSetUp(l)
+				}
+				if err == nil {
+					err = h.LinkSetDown(l)
+				}
+				return err
+			})
+		}
+	}
+	return b, set("up"), set("down")
+}
+
+// lanBehind gives a host a bridge br0 with a cable to another host, l0.
+func (w *world) lanBehind(h, host *lab.Host, stp bool) {
+	w.Helper()
+	state, delay := "0", "0"
+	if stp {
+		state, delay = "1", "200" // centiseconds: the least that the kernel takes
+	}
+	w.shell(h, "ip link add br0 type bridge stp_state "+state+" forward_delay "+delay+" && ip link set br0 up")
+	w.cable(h, "p0", host, "l0")
+	w.shell(h, "ip link set p0 master br0 up")
+	w.shell(host, "ip link set l0 up")
+}
+
+// wire lays a cable between the bridges of two hosts; x0, its end at the first, is down.
+func (w *world) wire(a, b *lab.Host) {
+	w.Helper()
+	w.cable(a, "x0", b, "x1")
+	w.shell(a, "ip link set x0 master br0")
+	w.shell(b, "ip link set x1 master br0 up")
+}
+
+// cable makes a veth pair between two hosts.
+func (w *world) cable(a *lab.Host, nameA string, b *lab.Host, nameB string) {
+	w.Helper()
+	fd := -1
+	w.must(b.Do(func() (err error) {
+		fd, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		return err
+	}))
+	defer unix.Close(fd)
+	w.inside(a, func(h *netlink.Handle) error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = nameA
+		return h.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: nameB, PeerNamespace: netlink.NsFd(fd)})
+	})
+}
+
+func (w *world) shell(h *lab.Host, script string) {
+	w.Helper()
+	if out, err := h.Command(w.within(10*time.Second), "sh", "-c", script).CombinedOutput(); err != nil {
+		w.Fatalf("%s: %s: %v: %s", h.Name(), script, err, out)
+	}
+}
+
+// TestBridgedLANsJoined joins and splits the LANs of two members while they run, with a
+// broadcast under way at the moment that the loop is closed: it ends after few copies, and
+// then all comes once again.
+func TestBridgedLANsJoined(t *testing.T) {
+	for name, stp := range map[string]bool{"STP off": false, "STP on": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, join, split := newTwoLANs(t, stp)
+			lan := b.broadcast("lan", b.host, "l0", map[*lab.Host]string{b.other: "l0", b.far.Host: "mesh0"})
+			far := b.broadcast("far", b.far.Host, "mesh0", map[*lab.Host]string{b.host: "l0", b.other: "l0"})
+			b.flow(lan)
+			b.flow(far)
+			lan.from0, far.from0 = lan.sent.Load(), far.sent.Load() // STP lets nothing through before
+			var changes []time.Time
+			change := func(do func(), settled func() error) {
+				time.Sleep(500 * time.Millisecond) // of broadcasts that are to be right
+				changes = append(changes, time.Now())
+				do()
+				b.eventually(20*time.Second, "settled", func() error {
+					if stp { // which joins the LANs when its delays are over
+						changes = append(changes, time.Now())
+					}
+					return settled()
+				})
+				changes = append(changes, time.Now())
+				time.Sleep(1500 * time.Millisecond) // the second that is excepted, and some that are not
+			}
+			states := func(want int) func() error {
+				return func() error {
+					one, two := b.bridgeStatus(b.one), b.bridgeStatus(b.two)
+					forward := 0
+					for _, s := range []bridgeStatus{one, two} {
+						if s.State == "forwarding" {
+							forward++
+						}
+					}
+					if forward != want || (one.Segment == two.Segment) != (want == 1) {
+						return fmt.Errorf("%+v, %+v", one, two)
+					}
+					return nil
+				}
+			}
+			for range repeats(t) {
+				change(join, states(1))
+				change(split, states(2))
+			}
+			lan.stop(changes...)
+			far.stop(changes...)
+			most := max(lan.copies("host-two"), lan.copies("far"), far.copies("host-one"), far.copies("host-two"))
+			t.Logf("at most %d copies of a broadcast", most)
+		})
+	}
+}

@@ -1,0 +1,87 @@
+package l2
+
+import (
+	"slices"
+	"time"
+)
+
+// ledger is what one remote has announced.
+type ledger struct {
+	said map[station]Binding // its records
+	told map[station]notion  // its notices, which are newer
+	rate bucket
+
+	claims bucket
+}
+
+// notion is what a notice said of a station.
+type notion struct {
+	Binding
+	gone  bool
+	stamp uint64
+	until time.Duration
+}
+
+// of returns a remote's ledger. It needs mu.
+func (w *whereabouts) of(r *RemotePort) *ledger {
+	l := w.by[r]
+	if l == nil {
+		l = &ledger{
+			said: make(map[station]Binding), told: make(map[station]notion),
+			rate: bucket{rate: noticeRate, burst: noticeBurst}, claims: bucket{rate: claimRate, burst: claimBurst},
+		}
+		w.by[r] = l
+	}
+	return l
+}
+
+// current is what a remote says of a station now.
+func (l *ledger) current(k station) (Binding, bool) {
+	if n, ok := l.told[k]; ok {
+		return n.Binding, !n.gone
+	}
+	b, ok := l.said[k]
+	return b, ok
+}
+
+// gone says whether a notice of r has taken a station away. It needs mu.
+func (w *whereabouts) gone(r *RemotePort, k station) bool {
+	l := w.by[r]
+	return l != nil && l.told[k].gone
+}
+
+// index keeps announcers in step with the ledger of r. It needs mu.
+func (w *whereabouts) index(k station, r *RemotePort) {
+	l := w.by[r]
+	has := false
+	if l != nil {
+		_, has = l.current(k)
+	}
+	list := w.announcers[k]
+	i := slices.Index(list, r)
+	switch {
+	case has && i < 0:
+		w.announcers[k] = append(list, r)
+	case !has && i >= 0:
+		if list = slices.Delete(list, i, i+1); len(list) == 0 {
+			delete(w.announcers, k)
+			return
+		}
+		w.announcers[k] = list
+	}
+}
+
+// note writes what a notice says into the ledger of r. It reports false when that is
+// old, or more than r may bring. It needs where.mu.
+func (s *Switch) note(r *RemotePort, b Binding, gone bool, stamp uint64, now time.Duration) bool {
+	l, k := s.where.of(r), b.station()
+	old, known := l.told[k]
+	if known && stamp != 0 && old.stamp >= stamp {
+		return false
+	}
+	if !known && len(l.told) >= int(r.limit.Load())+neighborMore {
+		return false
+	}
+	l.told[k] = notion{b, gone, max(stamp, old.stamp), now + heardFor}
+	return true
+}
