@@ -182,7 +182,11 @@ func (w *world) strangersMeet(nodes []*lab.Node, tell bool) {
 		first = append(first, s.First)
 	}
 	w.Logf("%d pairs had a session already", warm)
-	quantiles(w.T, "first answer", first, 0.95, idleFirst)
+	answers := quantiles{what: "first answer", all: first, bound: idleFirst}
+	w.Log(answers)
+	if err := answers.beyond(); err != nil {
+		w.Error(err)
+	}
 }
 
 // of is another member's address, and whether there is a session with it.
