@@ -3,7 +3,7 @@
 
 GO      ?= go
 TOOL    := $(GO) tool -modfile=tools/go.mod
-FUZZ    ?= 2s
+FUZZ    ?= 1s
 TARGETS := linux/amd64 linux/arm64 linux/mipsle darwin/arm64 windows/amd64 freebsd/amd64
 
 .PHONY: build demo test deps format vet unit integration fuzz soak bench story micro micro-base budget clean
