@@ -37,6 +37,9 @@ func TestTwoHundred(t *testing.T) {
 
 // One member in ten dies while a frame spreads: every survivor has it within a second, once.
 func TestDeaths(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine, and long under the race detector; the same without it runs too")
+	}
 	worst := time.Duration(0)
 	for seed := range uint64(30) {
 		s := newSim(t, size, seed)
@@ -254,6 +257,9 @@ func TestStormOfOneOrigin(t *testing.T) {
 
 // Memory is bounded, whatever members say and send, and is given back.
 func TestMemoryIsBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine, and long under the race detector; the same without it runs too")
+	}
 	s := newSim(t, 40, 1)
 	n := s.nodes[0]
 	for round := range 5 {
