@@ -158,7 +158,7 @@ const Here = "."
 
 // StandIn says by whose port a remote's own addresses are reached and used: by another
 // remote's, when that forwards for the LAN that both are on; by our device (Here); or by
-// its own, which it begins with.
+// its own, which it begins with. The stations that it has announced go along.
 func (s *Switch) StandIn(of, by string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -170,14 +170,14 @@ func (s *Switch) StandIn(of, by string) {
 	if place == nil || by == of {
 		place = &r.origin
 	}
-	if r.place == place {
+	if r.place.Swap(place) == place {
 		return
 	}
-	r.place = place
 	s.publish(s.view.Load().ports)
 	if at := r.at.Load(); at != nil {
 		s.forgetMAC(at.mac)
 	}
+	s.inherit(r)
 }
 
 // placeOf is the origin of that name, or nil. It needs mu.
@@ -200,7 +200,10 @@ func (s *Switch) MoveStations(from, to string) {
 	if old == nil || old == place {
 		return
 	}
-	if place != nil && place != &s.local {
+	switch {
+	case place == nil && old.remote != nil:
+		s.where.doubt(old.remote)
+	case place != nil && place != &s.local:
 		s.hosts.move(old, place)
 	}
 	s.forgetBehind(old)
@@ -216,8 +219,8 @@ func (s *Switch) forgetBehind(o *origin) {
 // leaves has those who stood in by a remote that is gone stand for themselves. It needs mu.
 func (s *Switch) leaves(gone *origin) {
 	for _, r := range s.remotes {
-		if r.place == gone {
-			r.place = &r.origin
+		if r.place.CompareAndSwap(gone, &r.origin) {
+			s.inherit(r)
 		}
 	}
 }

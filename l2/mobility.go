@@ -189,7 +189,7 @@ func (s *Switch) settleOurs(v *view, k station, here sighting, now time.Duration
 	for _, r := range slices.Clone(s.where.announcers[k]) {
 		b, _ := s.where.by[r].current(k)
 		at, _, ok := s.may(v, r, b)
-		if !ok || r.away.Load() || b.Seq < here.seq {
+		if !ok || r.away.Load() || !r.speaks() || b.Seq < here.seq {
 			continue
 		}
 		if b.Segment != (Segment{}) && b.Segment == v.own.segment && b.Segment == at.segment {
