@@ -71,5 +71,6 @@ type AlarmKind string
 const (
 	AlarmClaimed   AlarmKind = "station-claimed"   // a remote claims what answers here
 	AlarmElsewhere AlarmKind = "station-elsewhere" // what was heard here answers behind a remote
+	AlarmLoop      AlarmKind = "lans-joined"       // our side and that of a remote are one LAN, and both bridge it
 	AlarmFlaps     AlarmKind = "station-flaps"     // it moved too often and stays for now (RFC 7432, 15.1)
 )

@@ -27,10 +27,16 @@ var lanGroup = MAC{0x03, 'm', 'e', 's', 'h', 'd'}
 // (IEEE 802, 9.2.3).
 const EtherTypeLAN = 0x88b6
 
+// onLAN is the source of what a member says on its LAN, and the other way round.
+func (m MAC) onLAN() MAC {
+	m[0] ^= 0x04
+	return m
+}
+
 // LANFrame wraps a statement in a frame from a source of its own: the node's MAC is the
 // bridge's, and bridges warn of frames that come in from themselves.
 func LANFrame(b []byte, own MAC, statement []byte) []byte {
-	own[0] ^= 0x04
+	own = own.onLAN()
 	b = append(append(append(b, lanGroup[:]...), own[:]...), EtherTypeLAN>>8, EtherTypeLAN&0xff)
 	return append(b, statement...)
 }
@@ -54,7 +60,10 @@ func (s *Switch) Say(frame []byte) error {
 }
 
 // onLink hands on what members on the LAN say.
-func (s *Switch) onLink(h Header, frame []byte, from *origin) {
+func (s *Switch) onLink(v *view, h Header, frame []byte, from *origin, now time.Duration) {
+	if at := v.owner.of(h.Src.onLAN()); h.Dst == lanGroup && at != nil && at.remote.has(h.Src.onLAN()) {
+		s.where.joins(at.remote, h.VLAN, now)
+	}
 	if s.cfg.LAN != nil && h.Dst == lanGroup && from == &s.local {
 		s.cfg.LAN.Heard(frame)
 	}
