@@ -82,14 +82,17 @@ func (s *Switch) suspect(why reason, from *origin) {
 func (s *Switch) Shut(shut bool) {
 	s.mu.Lock()
 	v := *s.view.Load()
-	changed := v.shut != shut
+	if v.shut == shut {
+		s.mu.Unlock()
+		return
+	}
 	v.shut = shut
 	s.view.Store(&v)
-	if changed && shut {
+	if shut {
 		s.forgetBehind(&s.local)
 	}
 	s.mu.Unlock()
-	if changed && !shut {
+	if !shut {
 		s.announce(&v)
 		s.AskGroups() // nothing of what was said there has been heard
 	}
