@@ -73,6 +73,16 @@ func (w *whereabouts) doubt(r *RemotePort) {
 	}
 }
 
+// says tells whether r announces a station. It needs mu.
+func (w *whereabouts) says(r *RemotePort, k station) bool {
+	l := w.by[r]
+	if l == nil {
+		return false
+	}
+	_, says := l.current(k)
+	return says
+}
+
 // gone says whether a notice of r has taken a station away. It needs mu.
 func (w *whereabouts) gone(r *RemotePort, k station) bool {
 	l := w.by[r]
@@ -81,11 +91,7 @@ func (w *whereabouts) gone(r *RemotePort, k station) bool {
 
 // index keeps announcers in step with the ledger of r. It needs mu.
 func (w *whereabouts) index(k station, r *RemotePort) {
-	l := w.by[r]
-	has := false
-	if l != nil {
-		_, has = l.current(k)
-	}
+	has := w.says(r, k)
 	list := w.announcers[k]
 	i := slices.Index(list, r)
 	switch {

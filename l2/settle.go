@@ -89,11 +89,12 @@ func (s *Switch) inherit(r *RemotePort) {
 		b, says := l.current(k)
 		_, ips, ok := s.may(v, r, b)
 		at := s.hosts.find(k, now).at
-		if !r.speaks() && says && ok && v.owner.of(k.mac()) == nil && (at == nil || at == &r.origin) {
-			s.heard.unbind(k, &r.origin)
-			if place.remote == nil {
+		if !r.speaks() && says && ok && v.owner.of(k.mac()) == nil {
+			switch free := at == nil || at == &r.origin; {
+			case place.remote == nil && (free || at.remote == nil):
 				s.takeHome(v, k, b.Seq, ips, now)
-			} else if _, said := w.of(place.remote).current(k); !said {
+			case place.remote != nil && free && !w.says(place.remote, k):
+				s.heard.unbind(k, &r.origin)
 				s.handOver(place.remote, b, now)
 			}
 		}
@@ -104,14 +105,20 @@ func (s *Switch) inherit(r *RemotePort) {
 	s.retry(now)
 }
 
-// takeHome has a station on our LAN that another has announced. It needs where.mu.
+// takeHome has a station on our LAN, with the addresses that another has announced. It needs where.mu.
 func (s *Switch) takeHome(v *view, k station, seq uint32, ips []netip.Addr, now time.Duration) {
 	delete(s.where.suits, subject{station: k})
-	if !v.own.mayUse(k.vlan()) || !s.hosts.take(k, &s.local, seq, now) {
-		return
+	at := s.hosts.find(k, now).at
+	if at == nil || at.remote != nil {
+		if at != nil {
+			s.heard.unbind(k, at)
+		}
+		if at = &s.local; !v.own.mayUse(k.vlan()) || !s.hosts.take(k, at, seq, now) {
+			return
+		}
 	}
 	for _, ip := range ips {
-		s.heard.claim(k, &s.local, ip, now, liveness{s, v, now})
+		s.heard.claim(k, at, ip, now, liveness{s, v, now})
 	}
 }
 
