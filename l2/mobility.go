@@ -234,12 +234,7 @@ func (s *Switch) settleOurs(v *view, k station, here sighting, now time.Duration
 			continue
 		}
 		if b.Segment != (Segment{}) && b.Segment == v.own.segment && b.Segment == at.segment {
-			if b.Seq > here.seq && s.hosts.drop(k, here.at) { // a move inside the LAN
-				s.heard.unbind(k, here.at)
-				s.settle(k, r, now)
-				return
-			}
-			continue
+			continue // both hear it, until one of them stops forwarding
 		}
 		s.try(subject{station: k}, k, here.at, r, b, false, now)
 	}

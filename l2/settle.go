@@ -31,8 +31,8 @@ func (s *Switch) may(v *view, r *RemotePort, b Binding) (at *attachment, ips []n
 //
 // Who has it keeps it for as long as he says so and can be reached: a higher number
 // alone moves nothing, or a thief would only have to count. The holder gives it up
-// when he is asked and it is silent (mobility.go). Within one segment a higher number
-// is enough, and nobody has what another forwards for in his place (inherit).
+// when he is asked and it is silent (mobility.go), or when another forwards for his LAN
+// (inherit).
 func (s *Switch) settle(k station, r *RemotePort, now time.Duration) {
 	w, v := s.where, s.view.Load()
 	w.index(k, r)
@@ -204,20 +204,20 @@ func (s *Switch) elect(v *view, k station, here sighting) (best *RemotePort, bin
 		if _, _, ok := s.may(v, r, b); !ok || !r.speaks() {
 			continue
 		}
-		if best == nil || s.prefer(r, b, best, binding, here, k) {
+		if best == nil || prefer(r, b, best, binding, here) {
 			best, binding = r, b
 		}
 	}
 	return best, binding
 }
 
-// prefer says whether a goes before b. It needs where.mu.
-func (s *Switch) prefer(a *RemotePort, ab Binding, b *RemotePort, bb Binding, here sighting, k station) bool {
+// prefer says whether a goes before b.
+func prefer(a *RemotePort, ab Binding, b *RemotePort, bb Binding, here sighting) bool {
 	if x, y := a.away.Load(), b.away.Load(); x != y {
 		return y
 	}
 	holds := func(r *RemotePort) bool { return here.bound && here.at == &r.origin }
-	if (holds(a) || holds(b)) && !s.sameSegment(a, ab, b, k) {
+	if holds(a) || holds(b) {
 		return holds(a)
 	}
 	if ab.Seq != bb.Seq {
