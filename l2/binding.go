@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// Segment names a physical LAN that several members bridge. All members of a segment
-// speak for the hosts on it, so that a host is not moved when another of them
-// announces it. Zero: none, a member speaks for its own hosts alone.
+// Segment names a physical LAN that several members bridge: a host that is behind another
+// of them has not moved. Who has it is whoever forwards there (StandIn). Zero: none, a
+// member speaks for its own hosts alone.
 type Segment [8]byte
 
 // Binding says that a station is behind a member, in the manner of an EVPN route of

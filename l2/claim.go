@@ -114,7 +114,7 @@ func (s *Switch) answered(r *RemotePort, step Step, b Binding, now time.Duration
 	}
 	if step == StepKeep || step == StepKeepAddress {
 		u.until = now + claimPause
-		s.where.dispute(AlarmElsewhere, what, u.station.mac(), r, now)
+		s.dispute(AlarmElsewhere, what, u.station.mac(), r, now)
 		return
 	}
 	s.win(what, u, now)

@@ -61,10 +61,13 @@ func (s *Switch) Say(frame []byte) error {
 
 // onLink hands on what members on the LAN say.
 func (s *Switch) onLink(v *view, h Header, frame []byte, from *origin, now time.Duration) {
-	if at := v.owner.of(h.Src.onLAN()); h.Dst == lanGroup && at != nil && at.remote.has(h.Src.onLAN()) {
+	if h.Dst != lanGroup {
+		return
+	}
+	if at := v.owner.of(h.Src.onLAN()); at != nil && at.remote.has(h.Src.onLAN()) {
 		s.where.joins(at.remote, h.VLAN, now)
 	}
-	if s.cfg.LAN != nil && h.Dst == lanGroup && from == &s.local {
+	if s.cfg.LAN != nil && from == &s.local {
 		s.cfg.LAN.Heard(frame)
 	}
 }

@@ -127,14 +127,6 @@ func (d *disputes) alarm(kind AlarmKind, what subject, mac MAC, port string, now
 	}
 }
 
-// dispute raises an alarm of a kind, or one that there is a loop where that is the cause.
-func (d *disputes) dispute(kind AlarmKind, what subject, mac MAC, with *RemotePort, now time.Duration) {
-	if vlan := what.station.vlan(); !what.ip.IsValid() && d.loop(with, vlan, now) {
-		kind, what, mac = AlarmLoop, subject{station: stationOf(vlan, MAC{})}, MAC{}
-	}
-	d.alarm(kind, what, mac, with.name, now)
-}
-
 // forget drops what concerns a remote that is gone.
 func (d *disputes) forget(r *RemotePort) {
 	for what, t := range d.trials {
@@ -174,6 +166,18 @@ func (w *whereabouts) joins(r *RemotePort, vlan uint16, now time.Duration) {
 func (d *disputes) loop(r *RemotePort, vlan uint16, now time.Duration) bool {
 	at, heard := d.joined[joint{r, vlan}]
 	return heard && now-at < loopHold
+}
+
+// dispute raises an alarm about a claim, or about the loop that has brought it about, unless
+// statements on the LAN, which are untagged, will end that. It needs where.mu.
+func (s *Switch) dispute(kind AlarmKind, what subject, mac MAC, with *RemotePort, now time.Duration) {
+	if vlan := what.station.vlan(); !what.ip.IsValid() && s.where.loop(with, vlan, now) {
+		if s.cfg.LAN != nil && vlan == 0 {
+			return
+		}
+		kind, what, mac = AlarmLoop, subject{station: stationOf(vlan, MAC{})}, MAC{}
+	}
+	s.where.alarm(kind, what, mac, with.name, now)
 }
 
 // Alarms are those of the last minutes, in order.
@@ -333,7 +337,7 @@ func (w *whereabouts) keep(s *Switch, what subject, t *trial, now time.Duration)
 	if len(w.kept) < maxDisputes {
 		w.kept[refusal{what, t.by}] = now
 	}
-	w.dispute(AlarmClaimed, what, t.holder.mac(), t.by, now)
+	s.dispute(AlarmClaimed, what, t.holder.mac(), t.by, now)
 	if t.asked {
 		s.say(t.by, keepStep(what), t.claim)
 		return
