@@ -65,6 +65,7 @@ func (s *Switch) settle(k station, r *RemotePort, now time.Duration) {
 	if !s.hosts.bind(k, &holder.origin, b.Seq, now) {
 		return
 	}
+	delete(w.heirs, k)
 	s.settleAddresses(v, k, holder, now)
 }
 
@@ -199,9 +200,10 @@ func (s *Switch) elect(v *view, k station, here sighting) (best *RemotePort, bin
 			return t, b
 		}
 	}
+	h, handed := s.where.heirs[k]
 	for _, r := range s.where.announcers[k] {
 		b, _ := s.where.by[r].current(k)
-		if _, _, ok := s.may(v, r, b); !ok || !r.speaks() {
+		if _, _, ok := s.may(v, r, b); !ok || !r.speaks() || handed && h.to != r {
 			continue
 		}
 		if best == nil || prefer(r, b, best, binding, here) {

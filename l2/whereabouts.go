@@ -14,6 +14,8 @@ const (
 	noticeRate, noticeBurst = 100, 300
 	// Likewise of claims, each of which has hosts on our side asked.
 	claimRate, claimBurst = 20, 128
+	// heirFor is how long what a holder has handed over is kept for who is to have it.
+	heirFor = 2 * time.Second
 )
 
 // whereabouts are the announcements of the remotes, and what is disputed. What comes
@@ -25,13 +27,21 @@ type whereabouts struct {
 	announcers map[station][]*RemotePort
 	partly     map[station]struct{}    // announced addresses that another station holds still
 	titles     map[station]*RemotePort // who had it before another took it in his absence
+	heirs      map[station]heir
 	disputes
+}
+
+// heir is to whom the former holder of a station, which nobody holds now, has handed it
+// over. It is his when he says so himself: else whoever likes could fill his share.
+type heir struct {
+	to    *RemotePort
+	until time.Duration
 }
 
 func newWhereabouts() *whereabouts {
 	return &whereabouts{
 		by: make(map[*RemotePort]*ledger), announcers: make(map[station][]*RemotePort),
-		partly: make(map[station]struct{}), titles: make(map[station]*RemotePort), disputes: newDisputes(),
+		partly: make(map[station]struct{}), titles: make(map[station]*RemotePort), heirs: make(map[station]heir), disputes: newDisputes(),
 	}
 }
 
@@ -137,15 +147,22 @@ func (s *Switch) hearWhere(r, to *RemotePort, n Notice, now time.Duration) {
 		if to != nil && to != r && had && n.Step == StepGone && s.hosts.drop(k, &r.origin) {
 			s.heard.unbind(k, &r.origin)
 			s.where.moved(k, now)
-			s.handOver(to, b, now)
+			s.where.bequeath(k, to, now)
 		}
 		s.settle(k, r, now)
 	}
 	s.retry(now)
 }
 
-// handOver has a station, which nobody holds now, where the former holder says that it
-// is, whoever else would like to have it. It needs where.mu.
+// bequeath keeps a station from others until to says that he has it. It needs mu.
+func (w *whereabouts) bequeath(k station, to *RemotePort, now time.Duration) {
+	if len(w.heirs) < maxDisputes {
+		w.heirs[k] = heir{to, now + heirFor}
+	}
+}
+
+// handOver has a station, which nobody holds now, behind a remote that has claimed it, or
+// forwards for its LAN, whoever else would like to have it. It needs where.mu.
 func (s *Switch) handOver(to *RemotePort, b Binding, now time.Duration) {
 	if _, _, ok := s.may(s.view.Load(), to, b); ok && s.note(to, b, false, 0, now) { // until it says so itself
 		s.hosts.bind(b.station(), &to.origin, b.Seq, now)
@@ -159,6 +176,12 @@ func (s *Switch) forgetRemote(r *RemotePort) {
 	s.where.mu.Lock()
 	defer s.where.mu.Unlock()
 	s.where.forget(r)
+	for k, h := range s.where.heirs {
+		if h.to == r {
+			delete(s.where.heirs, k)
+			s.settle(k, nil, now)
+		}
+	}
 	l := s.where.by[r]
 	if l == nil {
 		return
@@ -182,6 +205,12 @@ func (s *Switch) expire(now time.Duration) {
 				delete(l.told, k)
 				s.settle(k, r, now)
 			}
+		}
+	}
+	for k, h := range s.where.heirs {
+		if now >= h.until {
+			delete(s.where.heirs, k)
+			s.settle(k, nil, now)
 		}
 	}
 	s.retry(now)
