@@ -78,7 +78,8 @@ type Allow struct {
 	// Addresses are the remote's own IP addresses, besides the link-local one that
 	// follows from MAC: nobody else may claim them.
 	Addresses []netip.Addr
-	Segment   Segment  // the LAN that it may speak for with others
+	Segment   Segment  // what it calls the LAN that it bridges
+	LAN       string   // the same for all who have agreed that they are on one LAN: they may speak for its stations in turn; "": none
 	VLANs     []uint16 // tags it may use, untagged always being allowed; nil: all
 }
 

@@ -16,7 +16,7 @@ type Binding struct {
 	VLAN uint16 // 0: untagged
 	MAC  MAC
 	Seq  uint32 // counts its moves between members (RFC 7432, 15)
-	// Segment is the LAN that it is on; it counts only where the member may speak for that.
+	// Segment is the LAN that it is on; it counts only among members that share that (Allow.LAN).
 	Segment Segment
 	Router  bool         // it routes: neighbour advertisements for it say so (RFC 9161, 3.2)
 	IPs     []netip.Addr // it has, in order; at most MaxBindingIPs

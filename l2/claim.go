@@ -138,7 +138,7 @@ func (s *Switch) win(what subject, u *suit, now time.Duration) {
 		for _, ip := range ips {
 			s.heard.claim(u.station, u.origin, ip, now, liveness{s, v, now})
 		}
-		if at := u.against.at.Load(); at == nil || at.segment == (Segment{}) || at.segment != v.own.segment {
+		if at := u.against.at.Load(); at == nil || !at.sharesLAN(&v.own) {
 			w.moved(u.station, now)
 		}
 	}

@@ -92,7 +92,7 @@ func (s *Switch) Shut(shut bool) {
 	v.shut = shut
 	s.view.Store(&v)
 	if shut {
-		s.forgetBehind(&s.local)
+		s.relearn(&s.local)
 	}
 	s.mu.Unlock()
 	if !shut {
@@ -163,7 +163,7 @@ func (s *Switch) Beside(names map[string]bool) {
 	defer s.mu.Unlock()
 	for name, r := range s.remotes {
 		if r.beside.Swap(names[name]) != names[name] {
-			s.forgetBehind(&r.origin)
+			s.relearn(&r.origin)
 		}
 	}
 }
@@ -215,20 +215,48 @@ func (s *Switch) MoveStations(from, to string) {
 	if old == nil || old == place {
 		return
 	}
-	switch {
-	case place == nil && old.remote != nil:
-		s.where.doubt(old.remote)
-	case place != nil && place != &s.local:
+	if place != nil && place != &s.local && s.onOneLAN(s.view.Load(), old, place) {
 		s.hosts.move(old, place)
 	}
-	s.forgetBehind(old)
+	s.relearn(old)
 }
 
-// forgetBehind forgets all that was learned from an origin.
-func (s *Switch) forgetBehind(o *origin) {
-	behind := func(_ station, at *origin) bool { return at == o }
-	s.hosts.forget(behind)
-	s.heard.forget(behind)
+// onOneLAN says whether two places are on one LAN, as those who are there have agreed.
+func (s *Switch) onOneLAN(v *view, a, b *origin) bool {
+	of := func(o *origin) *rights {
+		if o.remote == nil {
+			return &v.own
+		}
+		if at := o.remote.at.Load(); at != nil {
+			return &at.rights
+		}
+		return &rights{}
+	}
+	return a != b && of(a).sharesLAN(of(b))
+}
+
+// relearn forgets what is behind an origin, to be learned again: a part of its LAN may be
+// another now. What has not been heard after relearnFor is where records say; a remote's
+// stations stay out of the hands of strangers to its LAN meanwhile. It needs mu.
+func (s *Switch) relearn(o *origin) {
+	now, w := s.now(), s.where
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if o.remote != nil {
+		w.doubt(o.remote)
+		w.resettle(o.remote, now)
+	} else {
+		for r := range w.by {
+			w.resettle(r, now)
+		}
+	}
+	s.hosts.forget(func(k station, at *origin) bool {
+		if at == o && o.remote != nil {
+			w.former[k] = o.remote
+		}
+		return at == o
+	})
+	s.heard.forget(func(_ station, at *origin) bool { return at == o })
 }
 
 // leaves has those who stood in by a remote that is gone stand for themselves. It needs mu.

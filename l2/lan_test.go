@@ -84,6 +84,9 @@ func TestStandIn(t *testing.T) {
 
 func TestMoveStations(t *testing.T) {
 	r, _ := lanRig(t)
+	for name, mac := range map[string]MAC{"a": macOfA, "b": macOfB} { // they have agreed
+		r.connect(name, Allow{MAC: mac, Bridge: true, LAN: "a"})
+	}
 	r.expect("learned", "host", "a", eth(broadcast, host1, 0))
 	r.expect("not yet", "!source-moved", "b", eth(broadcast, host1, 0))
 	r.sw.MoveStations("a", "b")
@@ -95,6 +98,12 @@ func TestMoveStations(t *testing.T) {
 	r.sw.MoveStations("b", "")
 	r.expect("forgotten", "a b c", "", eth(host1, ownMAC, 0))
 	r.sw.MoveStations("b", "b")
+	r.expect("learned", "host", "a", eth(broadcast, host2, 0))
+	r.sw.MoveStations("a", "c")
+	if n := r.remotes["c"].stations; n != 0 {
+		t.Errorf("c, which has not agreed, has got %d stations", n)
+	}
+	r.sw.MoveStations(Here, "")
 	r.sw.MoveStations("nobody", "b")
 }
 

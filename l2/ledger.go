@@ -12,6 +12,9 @@ type ledger struct {
 	rate bucket
 
 	claims bucket
+
+	anew time.Duration // when it is all to be settled again; 0: it is settled
+	lan  string        // that was shared when the stations were forgotten, until then
 }
 
 // notion is what a notice said of a station.
@@ -56,11 +59,22 @@ func (l *ledger) stations() map[station]struct{} {
 	return all
 }
 
+// resettle has all that a remote announces settled after a while. It needs mu.
+func (w *whereabouts) resettle(r *RemotePort, now time.Duration) {
+	at := r.at.Load()
+	if at == nil {
+		return
+	}
+	l := w.of(r)
+	if l.anew == 0 {
+		l.lan = at.lan
+	}
+	l.anew = now + relearnFor
+}
+
 // doubt drops the notices of what a remote has, its own and what it has inherited: its
-// records, or the next notice, say it anew.
+// records, or the next notice, say it anew. It needs mu.
 func (w *whereabouts) doubt(r *RemotePort) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	l := w.by[r]
 	if l == nil {
 		return

@@ -237,7 +237,7 @@ func (s *Switch) settleOurs(v *view, k station, here sighting, now time.Duration
 		if !ok || r.away.Load() || !r.speaks() || b.Seq < here.seq {
 			continue
 		}
-		if b.Segment != (Segment{}) && b.Segment == v.own.segment && b.Segment == at.segment {
+		if b.Segment == at.segment && at.sharesLAN(&v.own) {
 			continue // both hear it, until one of them stops forwarding
 		}
 		s.try(subject{station: k}, k, here.at, r, b, false, now)

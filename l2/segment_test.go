@@ -33,7 +33,7 @@ func (f *fabric) forwards(now, off *site, dead bool) {
 // The stations of a LAN are behind whoever forwards for it, at once: nobody is asked, least
 // of all a member that is dead, and nobody counts that as moves.
 func TestStationsFollowTheForwarder(t *testing.T) {
-	lan := Allow{Bridge: true, Segment: Segment{1}}
+	lan := Allow{Bridge: true, Segment: Segment{1}, LAN: "m0"}
 	for name, test := range map[string]struct {
 		dead, heir int
 		early      bool // the heir's notice comes before it is known whom it stands in for
@@ -108,7 +108,7 @@ func TestStationsFollowTheForwarder(t *testing.T) {
 
 // Two members of one LAN forward in turn, as often as they like.
 func TestForwardersInTurn(t *testing.T) {
-	lan := Allow{Bridge: true, Segment: Segment{1}}
+	lan := Allow{Bridge: true, Segment: Segment{1}, LAN: "m0"}
 	f := newFabric(t, lan, lan, Allow{})
 	for i := range 12 {
 		now, off := f.sites[i%2], f.sites[(i+1)%2]
@@ -133,7 +133,7 @@ func TestForwardersInTurn(t *testing.T) {
 // A LAN that is split is learned anew: what a member took over while it was not known that
 // the other lives is not its any more.
 func TestStationsOfASplitLAN(t *testing.T) {
-	lan := Allow{Bridge: true, Segment: Segment{1}}
+	lan := Allow{Bridge: true, Segment: Segment{1}, LAN: "m0"}
 	f := newFabric(t, lan, lan, Allow{})
 	one, two, other := f.sites[0], f.sites[1], f.sites[2]
 	f.forwards(two, one, false)

@@ -66,6 +66,7 @@ func (s *Switch) settle(k station, r *RemotePort, now time.Duration) {
 		return
 	}
 	delete(w.heirs, k)
+	delete(w.former, k)
 	s.settleAddresses(v, k, holder, now)
 }
 
@@ -74,10 +75,12 @@ func (s *Switch) settle(k station, r *RemotePort, now time.Duration) {
 func (r *RemotePort) speaks() bool { return r.place.Load() == &r.origin }
 
 // inherit has what r has announced behind who forwards for its LAN now, and nobody is
-// asked: the stations have not moved, and r may be dead. When r speaks for itself again,
-// what it announces counts again. It needs mu.
+// asked: the stations have not moved, and r may be dead. It says by whom it is reached, but
+// only who shares the LAN with it gets its stations. When r speaks for itself again, what it
+// announces counts again. It needs mu.
 func (s *Switch) inherit(r *RemotePort) {
 	now, v, place := s.now(), s.view.Load(), r.place.Load()
+	agreed := s.onOneLAN(v, &r.origin, place)
 	w := s.where
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -90,7 +93,7 @@ func (s *Switch) inherit(r *RemotePort) {
 		b, says := l.current(k)
 		_, ips, ok := s.may(v, r, b)
 		at := s.hosts.find(k, now).at
-		if !r.speaks() && says && ok && v.owner.of(k.mac()) == nil {
+		if agreed && says && ok && v.owner.of(k.mac()) == nil {
 			switch free := at == nil || at == &r.origin; {
 			case place.remote == nil && (free || at.remote == nil):
 				s.takeHome(v, k, b.Seq, ips, now)
@@ -121,6 +124,33 @@ func (s *Switch) takeHome(v *view, k station, seq uint32, ips []netip.Addr, now 
 	for _, ip := range ips {
 		s.heard.claim(k, at, ip, now, liveness{s, v, now})
 	}
+}
+
+// formerly is who had a station that was forgotten, as long as he announces it and can be
+// reached: no stranger gets it because a LAN has changed. It needs mu.
+func (w *whereabouts) formerly(k station) *RemotePort {
+	f := w.former[k]
+	if f == nil || f.away.Load() || !f.speaks() {
+		return nil
+	}
+	if !w.says(f, k) {
+		delete(w.former, k)
+		return nil
+	}
+	return f
+}
+
+// fresh says whether what a remote says of a station came by a notice. It needs mu.
+func (w *whereabouts) fresh(r *RemotePort, k station) bool {
+	_, told := w.by[r].told[k]
+	return told
+}
+
+// mates says whether two shared a LAN until just now, each part of which may have any of
+// its stations. It needs mu.
+func (w *whereabouts) mates(a, b *RemotePort) bool {
+	x, y := w.by[a], w.by[b]
+	return x.lan != "" && x.lan == y.lan
 }
 
 // keepTitle remembers from whom a station goes to another because he is away. It needs
@@ -201,20 +231,21 @@ func (s *Switch) elect(v *view, k station, here sighting) (best *RemotePort, bin
 		}
 	}
 	h, handed := s.where.heirs[k]
+	f := s.where.formerly(k)
 	for _, r := range s.where.announcers[k] {
 		b, _ := s.where.by[r].current(k)
-		if _, _, ok := s.may(v, r, b); !ok || !r.speaks() || handed && h.to != r {
+		if _, _, ok := s.may(v, r, b); !ok || !r.speaks() || handed && h.to != r || f != nil && f != r && !s.where.mates(f, r) {
 			continue
 		}
-		if best == nil || prefer(r, b, best, binding, here) {
+		if best == nil || s.where.prefer(r, b, best, binding, here, k) {
 			best, binding = r, b
 		}
 	}
 	return best, binding
 }
 
-// prefer says whether a goes before b.
-func prefer(a *RemotePort, ab Binding, b *RemotePort, bb Binding, here sighting) bool {
+// prefer says whether a goes before b. It needs mu.
+func (w *whereabouts) prefer(a *RemotePort, ab Binding, b *RemotePort, bb Binding, here sighting, k station) bool {
 	if x, y := a.away.Load(), b.away.Load(); x != y {
 		return y
 	}
@@ -222,16 +253,19 @@ func prefer(a *RemotePort, ab Binding, b *RemotePort, bb Binding, here sighting)
 	if holds(a) || holds(b) {
 		return holds(a)
 	}
+	if x, y := w.fresh(a, k), w.fresh(b, k); x != y && w.mates(a, b) {
+		return x
+	}
 	if ab.Seq != bb.Seq {
 		return ab.Seq > bb.Seq
 	}
 	return a.name < b.name
 }
 
-// sameSegment says whether two remotes speak for one LAN that the station is on.
+// sameSegment says whether two remotes share the LAN that the station is on.
 func (s *Switch) sameSegment(a *RemotePort, ab Binding, b *RemotePort, k station) bool {
 	x, y := a.at.Load(), b.at.Load()
-	if x == nil || y == nil || ab.Segment == (Segment{}) || ab.Segment != x.segment || x.segment != y.segment {
+	if x == nil || y == nil || ab.Segment != x.segment || !x.sharesLAN(&y.rights) {
 		return false
 	}
 	l := s.where.by[b]

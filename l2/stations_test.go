@@ -339,7 +339,7 @@ func TestThiefClaimsASegment(t *testing.T) {
 		s.sw.SetBindings("m1", stolen)
 		s.sw.Hear("m1", Notice{Step: StepHere, Stamp: 1 << 40, Bindings: stolen})
 	}
-	f.step(time.Second)
+	f.living(time.Second, map[*site]map[MAC]netip.Addr{f.sites[0]: {vm: netip.MustParseAddr(vmIP)}})
 	if mine, others := f.sites[0].at(vm), f.sites[2].at(vm); mine != "" || others != "m0" {
 		t.Errorf("it is at %q for its holder, at %q for others", mine, others)
 	}

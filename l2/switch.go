@@ -55,6 +55,7 @@ type rights struct {
 	bridge  bool // it may claim hosts of others
 	silent  bool // there may be hosts behind it that nobody has heard, or it speaks for others
 	segment Segment
+	lan     string
 }
 
 // stations are the parts of a switch that know who is where (whereabouts.go).
@@ -76,7 +77,7 @@ func rightsOf(a Allow) rights {
 	if a.MAC != (MAC{}) {
 		r.addrs = append(r.addrs, linkLocal(a.MAC))
 	}
-	r.bridge, r.silent, r.segment = a.Bridge, a.Bridge || a.Hosts || a.Router, a.Segment
+	r.bridge, r.silent, r.segment, r.lan = a.Bridge, a.Bridge || a.Hosts || a.Router, a.Segment, a.LAN
 	if a.Router {
 		r.duties |= dutyRouter
 	}
@@ -99,6 +100,9 @@ func rightsOf(a Allow) rights {
 	}
 	return r
 }
+
+// sharesLAN says whether two members have agreed that they are on one LAN.
+func (r *rights) sharesLAN(o *rights) bool { return r.lan != "" && r.lan == o.lan }
 
 func (r *rights) mayUse(vlan uint16) bool { return r.vlans == nil || r.vlans[vlan&vidMask] }
 

@@ -16,6 +16,9 @@ const (
 	claimRate, claimBurst = 20, 128
 	// heirFor is how long what a holder has handed over is kept for who is to have it.
 	heirFor = 2 * time.Second
+	// relearnFor is how long stations that were forgotten are learned again before the
+	// records say where they are: by then those of others have come.
+	relearnFor = 2 * time.Second
 )
 
 // whereabouts are the announcements of the remotes, and what is disputed. What comes
@@ -28,6 +31,7 @@ type whereabouts struct {
 	partly     map[station]struct{}    // announced addresses that another station holds still
 	titles     map[station]*RemotePort // who had it before another took it in his absence
 	heirs      map[station]heir
+	former     map[station]*RemotePort // who had it before it was forgotten, and announces it still
 	disputes
 }
 
@@ -41,7 +45,7 @@ type heir struct {
 func newWhereabouts() *whereabouts {
 	return &whereabouts{
 		by: make(map[*RemotePort]*ledger), announcers: make(map[station][]*RemotePort),
-		partly: make(map[station]struct{}), titles: make(map[station]*RemotePort), heirs: make(map[station]heir), disputes: newDisputes(),
+		partly: make(map[station]struct{}), titles: make(map[station]*RemotePort), heirs: make(map[station]heir), former: make(map[station]*RemotePort), disputes: newDisputes(),
 	}
 }
 
@@ -176,6 +180,11 @@ func (s *Switch) forgetRemote(r *RemotePort) {
 	s.where.mu.Lock()
 	defer s.where.mu.Unlock()
 	s.where.forget(r)
+	for k, f := range s.where.former {
+		if f == r {
+			delete(s.where.former, k)
+		}
+	}
 	for k, h := range s.where.heirs {
 		if h.to == r {
 			delete(s.where.heirs, k)
@@ -204,6 +213,14 @@ func (s *Switch) expire(now time.Duration) {
 			if now >= n.until {
 				delete(l.told, k)
 				s.settle(k, r, now)
+			}
+		}
+		if l.anew != 0 && now >= l.anew {
+			l.anew, l.lan = 0, ""
+			for k := range l.stations() {
+				if at := s.hosts.lookup(k, now); at == nil || at == &r.origin {
+					s.settle(k, r, now)
+				}
 			}
 		}
 	}
