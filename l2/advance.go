@@ -47,6 +47,9 @@ func (s *Switch) Advance() time.Duration {
 	} else if len(w.suits) > 0 {
 		next = claimEvery / 2
 	}
+	if w.retry {
+		next = min(next, retryEvery)
+	}
 	w.mu.Unlock()
 	for _, do := range out {
 		do()

@@ -203,9 +203,19 @@ func (s *Switch) settleAddresses(v *view, k station, r *RemotePort, now time.Dur
 	}
 }
 
+// retrySoon is retry after notices: there may be thousands of stations, and whoever likes
+// brings it about. It needs where.mu.
+func (s *Switch) retrySoon(now time.Duration) {
+	w := s.where
+	if w.retry = len(w.partly) > 0; w.retry && now-w.retried >= retryEvery {
+		s.retry(now)
+	}
+}
+
 // retry gives stations the addresses that others held before. It needs where.mu.
 func (s *Switch) retry(now time.Duration) {
-	v := s.view.Load()
+	w, v := s.where, s.view.Load()
+	w.retry, w.retried = false, now
 	for _, k := range slices.Collect(maps.Keys(s.where.partly)) {
 		var r *RemotePort
 		if owner := v.owner.of(k.mac()); owner == nil {

@@ -19,6 +19,8 @@ const (
 	// relearnFor is how long stations that were forgotten are learned again before the
 	// records say where they are: by then those of others have come.
 	relearnFor = 2 * time.Second
+	// retryEvery is how often notices have all addresses tried that others hold still.
+	retryEvery = 250 * time.Millisecond
 )
 
 // whereabouts are the announcements of the remotes, and what is disputed. What comes
@@ -29,6 +31,8 @@ type whereabouts struct {
 	by         map[*RemotePort]*ledger
 	announcers map[station][]*RemotePort
 	partly     map[station]struct{}    // announced addresses that another station holds still
+	retried    time.Duration           // when these were last tried
+	retry      bool                    // they are to be tried again
 	titles     map[station]*RemotePort // who had it before another took it in his absence
 	heirs      map[station]heir
 	former     map[station]*RemotePort // who had it before it was forgotten, and announces it still
@@ -60,6 +64,9 @@ func (s *Switch) SetBindings(name string, list []Binding) {
 	now := s.now()
 	s.where.mu.Lock()
 	defer s.where.mu.Unlock()
+	if r.at.Load() == nil { // forgetRemote has been there: nobody would forget this
+		return
+	}
 	defer s.poke()
 	l := s.where.of(r)
 	before := l.said
@@ -120,6 +127,9 @@ func (s *Switch) Hear(name string, n Notice) {
 	now := s.now()
 	s.where.mu.Lock()
 	defer s.where.mu.Unlock()
+	if r.at.Load() == nil { // as above
+		return
+	}
 	l := s.where.of(r)
 	if !l.rate.take(now) {
 		return
@@ -155,7 +165,7 @@ func (s *Switch) hearWhere(r, to *RemotePort, n Notice, now time.Duration) {
 		}
 		s.settle(k, r, now)
 	}
-	s.retry(now)
+	s.retrySoon(now)
 }
 
 // bequeath keeps a station from others until to says that he has it. It needs mu.
@@ -230,5 +240,5 @@ func (s *Switch) expire(now time.Duration) {
 			s.settle(k, nil, now)
 		}
 	}
-	s.retry(now)
+	s.retrySoon(now)
 }
