@@ -59,7 +59,7 @@ type Config struct {
 
 	// Observe, if set, is called with router solicitations and advertisements and with
 	// requests to DHCPv4 servers that were let pass, and with neighbour solicitations for
-	// virtual routers and in watched prefixes (SetRouters). It must not block,
+	// virtual routers and in watched prefixes (SetRouters), 50 a second of each origin. It must not block,
 	// and the frame is valid for the call only. (It is called while the frame's way
 	// holds locks: it must not call the switch.)
 	Observe func(frame []byte)

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"testing"
 	"time"
+
+	"meshd/l2/snoop"
 )
 
 // lanEar records what concerns the LAN.
@@ -193,4 +195,24 @@ func TestLoopEnds(t *testing.T) {
 	r.expect("what is for this host", "host", "a", eth(ownMAC, host1, 0))
 	r.time = r.time.Add(time.Second + time.Millisecond)
 	r.expect("a second later", "host", "a", eth(broadcast, host1, 0))
+}
+
+// TestVoiceOfAMember holds that what a member says on its LAN by a MAC of its own making is
+// no host there.
+func TestVoiceOfAMember(t *testing.T) {
+	r, _ := lanRig(t)
+	voice := MAC(snoop.ProxyMAC(macOfA))
+	if voice != macOfA.onLAN() {
+		t.Fatal("a member has two voices")
+	}
+	r.expect("heard on the LAN", "a b c", "", eth(broadcast, voice, 0))
+	r.expect("and by the overlay", "host", "b", eth(broadcast, voice, 0))
+	for _, h := range r.sw.Hosts() {
+		if h.MAC == voice {
+			t.Errorf("%+v", h)
+		}
+	}
+	if list := r.sw.Local(); len(list) > 0 {
+		t.Errorf("announced: %+v", list)
+	}
 }

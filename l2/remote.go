@@ -28,6 +28,7 @@ type RemotePort struct {
 	mu         sync.Mutex
 	bum        bucket
 	groupBytes bucket
+	observed   bucket
 	now        time.Duration // of the batch in hand; valid if inBatch
 	inBatch    bool
 	queue      *offload.Merger                // nil: nothing queued

@@ -35,6 +35,7 @@ type Switch struct {
 	bumMu      sync.Mutex
 	bum        bucket // of what the device and the plugs send
 	groupBytes bucket // likewise, to groups that somebody listens to
+	observed   bucket // likewise, of what Observe is called with
 
 	groups groups
 
@@ -128,11 +129,12 @@ func NewSwitch(cfg Config) *Switch {
 		heard:   newNeighbors(),
 		remotes: make(map[string]*RemotePort),
 	}
-	s.bum, s.groupBytes = s.bucket(), s.byteBucket()
+	s.bum, s.groupBytes, s.observed = s.bucket(), s.byteBucket(), observeBucket()
 	s.groups.init(cfg.MAC, 0)
 	s.everyone = s.newEveryone(cfg.Everyone)
 	s.where, s.recent, s.attention = newWhereabouts(), newRecents(), make(chan struct{}, 1)
 	s.hosts.local, s.heard.local = s.recent.add, s.recent.add
+	s.hosts.ghost = func(mac MAC) bool { return s.view.Load().owner.of(mac.onLAN()) != nil } // it is a member's voice on the LAN, not a host there
 	offloads := offload.None
 	if cfg.Device != nil {
 		offloads = cfg.Device.Offloads()
@@ -199,7 +201,7 @@ func (s *Switch) Connect(name string, p Port, allow Allow) *RemotePort {
 	defer s.mu.Unlock()
 	r := s.remotes[name]
 	if r == nil {
-		r = &RemotePort{sw: s, name: name, bum: s.bucket(), groupBytes: s.byteBucket(), sent: make([]mark, s.queues+1)}
+		r = &RemotePort{sw: s, name: name, bum: s.bucket(), groupBytes: s.byteBucket(), observed: observeBucket(), sent: make([]mark, s.queues+1)}
 		r.remote, r.share = r, new(share)
 		r.place.Store(&r.origin)
 		r.seen.Store(int64(s.now()))
