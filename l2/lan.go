@@ -282,6 +282,21 @@ func (f *fdb) contest(e *entry, by *origin, now time.Duration) {
 	}
 }
 
+// contest is the same for a frame of a member, or of a virtual router, that came from by
+// and belongs to o: members know their own frames in no other way, for they may come from
+// their own sides at any time.
+func (o *origin) contest(by *origin, now time.Duration) {
+	if by.remote == nil && o.remote != nil {
+		o.remote.contested.Store(int64(max(now, 1)))
+	}
+}
+
+// loops is that of a member's own frame. It needs mu.
+func (r *RemotePort) loops(v *view, src MAC) bool {
+	at := time.Duration(r.contested.Load())
+	return at != 0 && r.now-at < loopHold && (v.owner.of(src) != nil || v.virtual(src) != nil)
+}
+
 // loops reports whether a BUM frame of a station would come round.
 func (f *fdb) loops(k station, now time.Duration) bool {
 	fresh := func(at *atomic.Int64) bool {

@@ -197,6 +197,26 @@ func TestLoopEnds(t *testing.T) {
 	r.expect("a second later", "host", "a", eth(broadcast, host1, 0))
 }
 
+// TestOwnLoopEnds is the same for a member's own frames, and those of a router.
+func TestOwnLoopEnds(t *testing.T) {
+	r := newRig(t, Config{Bridge: true})
+	r.connect("a", Allow{MAC: macOfA, Bridge: true, Router: true})
+	r.connect("b", Allow{MAC: macOfB, Bridge: true})
+	r.sw.SetRouters([]MAC{routerMAC}, nil)
+	for _, src := range []MAC{macOfA, routerMAC} {
+		r.expect("by the overlay", "host", "a", eth(broadcast, src, 0))
+		r.expect("the LANs are one", "!source-mac", "", eth(broadcast, src, 0))
+		r.expect("the copy by the overlay", "!loop", "a", eth(broadcast, src, 0))
+		r.expect("stations behind it", "host", "a", eth(broadcast, host2, 0))
+		r.expect("what is for this host", "host", "a", eth(ownMAC, src, 0))
+		r.expect("another member", "host", "b", eth(broadcast, macOfB, 0))
+		r.time = r.time.Add(time.Second + time.Millisecond)
+		r.expect("a second later", "host", "a", eth(broadcast, src, 0))
+	}
+	r.expect("one member by another", "!source-mac", "b", eth(broadcast, macOfA, 0))
+	r.expect("that is no loop", "host", "a", eth(broadcast, macOfA, 0))
+}
+
 // TestVoiceOfAMember holds that what a member says on its LAN by a MAC of its own making is
 // no host there.
 func TestVoiceOfAMember(t *testing.T) {

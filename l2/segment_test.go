@@ -294,3 +294,36 @@ func TestHailsStayOnTheLAN(t *testing.T) {
 		t.Errorf("%d heard on the LAN", n)
 	}
 }
+
+// The same with a frame of a member itself, whose own switch knows no loop by it: the
+// cable takes a millisecond.
+func TestLoopOfAMembersOwn(t *testing.T) {
+	f := newFabric(t, bridge, bridge)
+	one, two := f.sites[0], f.sites[1]
+	frame := eth(broadcast, one.allow.MAC, 0)
+	copies := 0
+	one.says(frame)
+	two.says(frame)  // by the cable
+	for range 5000 { // in 5 s
+		f.time = f.time.Add(time.Millisecond)
+		if len(two.took()) > 0 {
+			copies++
+			one.says(frame) // what the other has put on the LAN comes round
+		}
+	}
+	if copies == 0 || copies > 3 {
+		t.Errorf("%d copies", copies)
+	}
+	for range 100 { // a member that speaks without end, and what each of its frames costs
+		f.time = f.time.Add(100 * time.Millisecond)
+		copies = 0
+		for round := 0; round == 0 || len(two.took()) > 0; round++ {
+			copies++
+			two.says(frame)
+			one.says(frame)
+		}
+		if copies > 3 {
+			t.Fatalf("%d copies", copies)
+		}
+	}
+}

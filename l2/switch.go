@@ -275,9 +275,16 @@ func (s *Switch) admit(v *view, h Header, o *origin, now time.Duration) reason {
 		return refuse(o != &s.local)
 	}
 	if r := v.virtual(h.Src); r != nil {
-		return s.admitRouter(v, r, o)
+		why := s.admitRouter(v, r, o)
+		if at := r.at.Load(); why != passed && at != nil {
+			at.contest(o, now)
+		}
+		return why
 	}
 	if holder := v.owner.of(h.Src); holder != nil {
+		if holder != o {
+			holder.contest(o, now)
+		}
 		return refuse(holder != o)
 	}
 	return s.hosts.learn(stationOf(h.VLAN, h.Src), o, now)
