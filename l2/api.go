@@ -59,7 +59,7 @@ type Config struct {
 
 	// Observe, if set, is called with router solicitations and advertisements and with
 	// requests to DHCPv4 servers that were let pass, and with neighbour solicitations for
-	// virtual routers and in watched prefixes (SetRouters). It must not block,
+	// virtual routers and in watched prefixes (SetRouters), 50 a second of each origin. It must not block,
 	// and the frame is valid for the call only. (It is called while the frame's way
 	// holds locks: it must not call the switch.)
 	Observe func(frame []byte)
@@ -78,7 +78,8 @@ type Allow struct {
 	// Addresses are the remote's own IP addresses, besides the link-local one that
 	// follows from MAC: nobody else may claim them.
 	Addresses []netip.Addr
-	Segment   Segment  // the LAN that it may speak for with others
+	Segment   Segment  // what it calls the LAN that it bridges
+	LAN       string   // the same for all who have agreed that they are on one LAN: they may speak for its stations in turn; "": none
 	VLANs     []uint16 // tags it may use, untagged always being allowed; nil: all
 }
 

@@ -29,6 +29,7 @@ type site struct {
 	remotes map[*site]*RemotePort
 	sent    int // frames to other sites, of any kind
 	notices int
+	stamp   uint64 // of the last notice that hears made
 }
 
 // link is a site's port to another.

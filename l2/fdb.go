@@ -45,7 +45,8 @@ const (
 // Addresses of members are not in it, they are in the view.
 type fdb struct {
 	age   time.Duration
-	local func(station) // told of every station that comes to be, or ceases to be, on our side; must not call f
+	ghost func(MAC) bool // says what only looks like a station; must not call f
+	local func(station)  // told of every station that comes to be, or ceases to be, on our side; must not call f
 
 	contested atomic.Int64 // when a station of a remote was last heard here as well
 
@@ -65,7 +66,7 @@ type entry struct {
 }
 
 func newFDB(age time.Duration) *fdb {
-	return &fdb{age: age, local: func(station) {}, hosts: make(map[station]*entry), swept: -sweepEvery}
+	return &fdb{age: age, local: func(station) {}, ghost: func(MAC) bool { return false }, hosts: make(map[station]*entry), swept: -sweepEvery}
 }
 
 // lookup returns where a station is, or nil when it is not known.
@@ -128,6 +129,9 @@ func (f *fdb) place(k station, o *origin, now time.Duration) reason {
 	}
 	if k.mac() == f.probe {
 		return sourceMAC
+	}
+	if f.ghost(k.mac()) {
+		return passed // not learned
 	}
 	_, why := f.add(k, o, now)
 	return why

@@ -34,7 +34,7 @@ func (s *Switch) guard(v *view, r *rights, h Header, frame []byte, o *origin, no
 		}
 	}
 	if f.nd != 0 {
-		s.observe(v, f.nd, frame, frame[h.Payload:])
+		s.observe(v, f.nd, frame, frame[h.Payload:], o, now)
 	}
 	return passed
 }

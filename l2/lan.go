@@ -27,10 +27,16 @@ var lanGroup = MAC{0x03, 'm', 'e', 's', 'h', 'd'}
 // (IEEE 802, 9.2.3).
 const EtherTypeLAN = 0x88b6
 
+// onLAN is the source of what a member says on its LAN, and the other way round.
+func (m MAC) onLAN() MAC {
+	m[0] ^= 0x04
+	return m
+}
+
 // LANFrame wraps a statement in a frame from a source of its own: the node's MAC is the
 // bridge's, and bridges warn of frames that come in from themselves.
 func LANFrame(b []byte, own MAC, statement []byte) []byte {
-	own[0] ^= 0x04
+	own = own.onLAN()
 	b = append(append(append(b, lanGroup[:]...), own[:]...), EtherTypeLAN>>8, EtherTypeLAN&0xff)
 	return append(b, statement...)
 }
@@ -54,8 +60,14 @@ func (s *Switch) Say(frame []byte) error {
 }
 
 // onLink hands on what members on the LAN say.
-func (s *Switch) onLink(h Header, frame []byte, from *origin) {
-	if s.cfg.LAN != nil && h.Dst == lanGroup && from == &s.local {
+func (s *Switch) onLink(v *view, h Header, frame []byte, from *origin, now time.Duration) {
+	if h.Dst != lanGroup {
+		return
+	}
+	if at := v.owner.of(h.Src.onLAN()); at != nil && at.remote.has(h.Src.onLAN()) {
+		s.where.joins(at.remote, h.VLAN, now)
+	}
+	if s.cfg.LAN != nil && from == &s.local {
 		s.cfg.LAN.Heard(frame)
 	}
 }
@@ -73,14 +85,17 @@ func (s *Switch) suspect(why reason, from *origin) {
 func (s *Switch) Shut(shut bool) {
 	s.mu.Lock()
 	v := *s.view.Load()
-	changed := v.shut != shut
+	if v.shut == shut {
+		s.mu.Unlock()
+		return
+	}
 	v.shut = shut
 	s.view.Store(&v)
-	if changed && shut {
-		s.forgetBehind(&s.local)
+	if shut {
+		s.relearn(&s.local)
 	}
 	s.mu.Unlock()
-	if changed && !shut {
+	if !shut {
 		s.announce(&v)
 		s.AskGroups() // nothing of what was said there has been heard
 	}
@@ -148,7 +163,7 @@ func (s *Switch) Beside(names map[string]bool) {
 	defer s.mu.Unlock()
 	for name, r := range s.remotes {
 		if r.beside.Swap(names[name]) != names[name] {
-			s.forgetBehind(&r.origin)
+			s.relearn(&r.origin)
 		}
 	}
 }
@@ -158,7 +173,7 @@ const Here = "."
 
 // StandIn says by whose port a remote's own addresses are reached and used: by another
 // remote's, when that forwards for the LAN that both are on; by our device (Here); or by
-// its own, which it begins with.
+// its own, which it begins with. The stations that it has announced go along.
 func (s *Switch) StandIn(of, by string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -170,14 +185,14 @@ func (s *Switch) StandIn(of, by string) {
 	if place == nil || by == of {
 		place = &r.origin
 	}
-	if r.place == place {
+	if r.place.Swap(place) == place {
 		return
 	}
-	r.place = place
 	s.publish(s.view.Load().ports)
 	if at := r.at.Load(); at != nil {
 		s.forgetMAC(at.mac)
 	}
+	s.inherit(r)
 }
 
 // placeOf is the origin of that name, or nil. It needs mu.
@@ -200,24 +215,55 @@ func (s *Switch) MoveStations(from, to string) {
 	if old == nil || old == place {
 		return
 	}
-	if place != nil && place != &s.local {
+	if place != nil && place != &s.local && s.onOneLAN(s.view.Load(), old, place) {
 		s.hosts.move(old, place)
 	}
-	s.forgetBehind(old)
+	s.relearn(old)
 }
 
-// forgetBehind forgets all that was learned from an origin.
-func (s *Switch) forgetBehind(o *origin) {
-	behind := func(_ station, at *origin) bool { return at == o }
-	s.hosts.forget(behind)
-	s.heard.forget(behind)
+// onOneLAN says whether two places are on one LAN, as those who are there have agreed.
+func (s *Switch) onOneLAN(v *view, a, b *origin) bool {
+	of := func(o *origin) *rights {
+		if o.remote == nil {
+			return &v.own
+		}
+		if at := o.remote.at.Load(); at != nil {
+			return &at.rights
+		}
+		return &rights{}
+	}
+	return a != b && of(a).sharesLAN(of(b))
+}
+
+// relearn forgets what is behind an origin, to be learned again: a part of its LAN may be
+// another now. What has not been heard after relearnFor is where records say; a remote's
+// stations stay out of the hands of strangers to its LAN meanwhile. It needs mu.
+func (s *Switch) relearn(o *origin) {
+	now, w := s.now(), s.where
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if o.remote != nil {
+		w.doubt(o.remote)
+		w.resettle(o.remote, now)
+	} else {
+		for r := range w.by {
+			w.resettle(r, now)
+		}
+	}
+	s.hosts.forget(func(k station, at *origin) bool {
+		if at == o && o.remote != nil {
+			w.former[k] = o.remote
+		}
+		return at == o
+	})
+	s.heard.forget(func(_ station, at *origin) bool { return at == o })
 }
 
 // leaves has those who stood in by a remote that is gone stand for themselves. It needs mu.
 func (s *Switch) leaves(gone *origin) {
 	for _, r := range s.remotes {
-		if r.place == gone {
-			r.place = &r.origin
+		if r.place.CompareAndSwap(gone, &r.origin) {
+			s.inherit(r)
 		}
 	}
 }
@@ -234,6 +280,21 @@ func (f *fdb) contest(e *entry, by *origin, now time.Duration) {
 		e.contested.Store(int64(max(now, 1)))
 		f.contested.Store(int64(max(now, 1)))
 	}
+}
+
+// contest is the same for a frame of a member, or of a virtual router, that came from by
+// and belongs to o: members know their own frames in no other way, for they may come from
+// their own sides at any time.
+func (o *origin) contest(by *origin, now time.Duration) {
+	if by.remote == nil && o.remote != nil {
+		o.remote.contested.Store(int64(max(now, 1)))
+	}
+}
+
+// loops is that of a member's own frame. It needs mu.
+func (r *RemotePort) loops(v *view, src MAC) bool {
+	at := time.Duration(r.contested.Load())
+	return at != 0 && r.now-at < loopHold && (v.owner.of(src) != nil || v.virtual(src) != nil)
 }
 
 // loops reports whether a BUM frame of a station would come round.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"testing"
 	"time"
+
+	"meshd/l2/snoop"
 )
 
 // lanEar records what concerns the LAN.
@@ -84,6 +86,9 @@ func TestStandIn(t *testing.T) {
 
 func TestMoveStations(t *testing.T) {
 	r, _ := lanRig(t)
+	for name, mac := range map[string]MAC{"a": macOfA, "b": macOfB} { // they have agreed
+		r.connect(name, Allow{MAC: mac, Bridge: true, LAN: "a"})
+	}
 	r.expect("learned", "host", "a", eth(broadcast, host1, 0))
 	r.expect("not yet", "!source-moved", "b", eth(broadcast, host1, 0))
 	r.sw.MoveStations("a", "b")
@@ -95,6 +100,12 @@ func TestMoveStations(t *testing.T) {
 	r.sw.MoveStations("b", "")
 	r.expect("forgotten", "a b c", "", eth(host1, ownMAC, 0))
 	r.sw.MoveStations("b", "b")
+	r.expect("learned", "host", "a", eth(broadcast, host2, 0))
+	r.sw.MoveStations("a", "c")
+	if n := r.remotes["c"].stations; n != 0 {
+		t.Errorf("c, which has not agreed, has got %d stations", n)
+	}
+	r.sw.MoveStations(Here, "")
 	r.sw.MoveStations("nobody", "b")
 }
 
@@ -184,4 +195,44 @@ func TestLoopEnds(t *testing.T) {
 	r.expect("what is for this host", "host", "a", eth(ownMAC, host1, 0))
 	r.time = r.time.Add(time.Second + time.Millisecond)
 	r.expect("a second later", "host", "a", eth(broadcast, host1, 0))
+}
+
+// TestOwnLoopEnds is the same for a member's own frames, and those of a router.
+func TestOwnLoopEnds(t *testing.T) {
+	r := newRig(t, Config{Bridge: true})
+	r.connect("a", Allow{MAC: macOfA, Bridge: true, Router: true})
+	r.connect("b", Allow{MAC: macOfB, Bridge: true})
+	r.sw.SetRouters([]MAC{routerMAC}, nil)
+	for _, src := range []MAC{macOfA, routerMAC} {
+		r.expect("by the overlay", "host", "a", eth(broadcast, src, 0))
+		r.expect("the LANs are one", "!source-mac", "", eth(broadcast, src, 0))
+		r.expect("the copy by the overlay", "!loop", "a", eth(broadcast, src, 0))
+		r.expect("stations behind it", "host", "a", eth(broadcast, host2, 0))
+		r.expect("what is for this host", "host", "a", eth(ownMAC, src, 0))
+		r.expect("another member", "host", "b", eth(broadcast, macOfB, 0))
+		r.time = r.time.Add(time.Second + time.Millisecond)
+		r.expect("a second later", "host", "a", eth(broadcast, src, 0))
+	}
+	r.expect("one member by another", "!source-mac", "b", eth(broadcast, macOfA, 0))
+	r.expect("that is no loop", "host", "a", eth(broadcast, macOfA, 0))
+}
+
+// TestVoiceOfAMember holds that what a member says on its LAN by a MAC of its own making is
+// no host there.
+func TestVoiceOfAMember(t *testing.T) {
+	r, _ := lanRig(t)
+	voice := MAC(snoop.ProxyMAC(macOfA))
+	if voice != macOfA.onLAN() {
+		t.Fatal("a member has two voices")
+	}
+	r.expect("heard on the LAN", "a b c", "", eth(broadcast, voice, 0))
+	r.expect("and by the overlay", "host", "b", eth(broadcast, voice, 0))
+	for _, h := range r.sw.Hosts() {
+		if h.MAC == voice {
+			t.Errorf("%+v", h)
+		}
+	}
+	if list := r.sw.Local(); len(list) > 0 {
+		t.Errorf("announced: %+v", list)
+	}
 }

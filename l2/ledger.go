@@ -12,6 +12,9 @@ type ledger struct {
 	rate bucket
 
 	claims bucket
+
+	anew time.Duration // when it is all to be settled again; 0: it is settled
+	lan  string        // that was shared when the stations were forgotten, until then
 }
 
 // notion is what a notice said of a station.
@@ -44,6 +47,56 @@ func (l *ledger) current(k station) (Binding, bool) {
 	return b, ok
 }
 
+// stations are all that a remote has said anything of.
+func (l *ledger) stations() map[station]struct{} {
+	all := make(map[station]struct{}, len(l.said)+len(l.told))
+	for k := range l.said {
+		all[k] = struct{}{}
+	}
+	for k := range l.told {
+		all[k] = struct{}{}
+	}
+	return all
+}
+
+// resettle has all that a remote announces settled after a while. It needs mu.
+func (w *whereabouts) resettle(r *RemotePort, now time.Duration) {
+	at := r.at.Load()
+	if at == nil {
+		return
+	}
+	l := w.of(r)
+	if l.anew == 0 {
+		l.lan = at.lan
+	}
+	l.anew = now + relearnFor
+}
+
+// doubt drops the notices of what a remote has, its own and what it has inherited: its
+// records, or the next notice, say it anew. It needs mu.
+func (w *whereabouts) doubt(r *RemotePort) {
+	l := w.by[r]
+	if l == nil {
+		return
+	}
+	for k, n := range l.told {
+		if !n.gone {
+			delete(l.told, k)
+			w.index(k, r)
+		}
+	}
+}
+
+// says tells whether r announces a station. It needs mu.
+func (w *whereabouts) says(r *RemotePort, k station) bool {
+	l := w.by[r]
+	if l == nil {
+		return false
+	}
+	_, says := l.current(k)
+	return says
+}
+
 // gone says whether a notice of r has taken a station away. It needs mu.
 func (w *whereabouts) gone(r *RemotePort, k station) bool {
 	l := w.by[r]
@@ -52,11 +105,7 @@ func (w *whereabouts) gone(r *RemotePort, k station) bool {
 
 // index keeps announcers in step with the ledger of r. It needs mu.
 func (w *whereabouts) index(k station, r *RemotePort) {
-	l := w.by[r]
-	has := false
-	if l != nil {
-		_, has = l.current(k)
-	}
+	has := w.says(r, k)
 	list := w.announcers[k]
 	i := slices.Index(list, r)
 	switch {

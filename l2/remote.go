@@ -18,8 +18,10 @@ type RemotePort struct {
 	seen atomic.Int64               // time.Duration since the switch's start
 	away atomic.Bool                // it cannot be reached
 
-	place  *origin     // where its own addresses are: it, or who stands in for it; guarded by the switch's mu
-	beside atomic.Bool // it is on the LAN behind the device
+	place  atomic.Pointer[origin] // where its own addresses are: it, or who stands in for it; written with the switch's mu
+	beside atomic.Bool            // it is on the LAN behind the device
+
+	contested atomic.Int64 // when a frame of its own, or of whom it stands in for, was last heard on our side, too; 0: never
 
 	rxFrames, rxBytes, txFrames, txBytes atomic.Uint64
 
@@ -28,6 +30,7 @@ type RemotePort struct {
 	mu         sync.Mutex
 	bum        bucket
 	groupBytes bucket
+	observed   bucket
 	now        time.Duration // of the batch in hand; valid if inBatch
 	inBatch    bool
 	queue      *offload.Merger                // nil: nothing queued
@@ -137,7 +140,7 @@ func (r *RemotePort) judge(v *view, frame []byte) (to *origin, why reason) {
 		return nil, elsewhere // split horizon: it is not ours to forward
 	}
 	if to == nil {
-		if s.hosts.loops(stationOf(h.VLAN, h.Src), r.now) {
+		if r.loops(v, h.Src) || s.hosts.loops(stationOf(h.VLAN, h.Src), r.now) {
 			return nil, looped
 		}
 		if !r.takeFlood(h, frame) {

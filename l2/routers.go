@@ -178,10 +178,14 @@ func (v *view) toRouter(h Header, frame []byte) reason {
 	return passed
 }
 
+// What the control plane is shown of one origin in a second, and at once: what is shown
+// costs it more than a frame costs the switch, and hosts ask again.
+const observeRate, observeBurst = 50, 64
+
 // observe passes on what the control plane is to know of an admitted frame: router
 // solicitations, router advertisements, and solicitations for virtual routers and in
 // watched prefixes.
-func (s *Switch) observe(v *view, kind byte, frame, body []byte) {
+func (s *Switch) observe(v *view, kind byte, frame, body []byte, o *origin, now time.Duration) {
 	if s.cfg.Observe == nil {
 		return
 	}
@@ -191,8 +195,23 @@ func (s *Switch) observe(v *view, kind byte, frame, body []byte) {
 			return
 		}
 	}
-	s.cfg.Observe(frame)
+	if s.takeObserved(o, now) {
+		s.cfg.Observe(frame)
+	}
 }
+
+// takeObserved asks whether the control plane may be shown another frame of an origin. A
+// remote's has its mu.
+func (s *Switch) takeObserved(o *origin, now time.Duration) bool {
+	if o.remote != nil {
+		return o.remote.observed.take(now)
+	}
+	s.bumMu.Lock()
+	defer s.bumMu.Unlock()
+	return s.observed.take(now)
+}
+
+func observeBucket() bucket { return bucket{rate: observeRate, burst: observeBurst} }
 
 func (t *routers) has(addr netip.Addr) bool {
 	for _, p := range t.watch {

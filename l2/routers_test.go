@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/netip"
 	"testing"
+	"time"
 )
 
 var routerMAC = MAC{2, 0x6d, 0x72, 9, 9, 9}
@@ -167,5 +168,38 @@ func TestHolder(t *testing.T) {
 	r.time = r.time.Add(holderAge + 1)
 	if _, ok := r.sw.Holder(ip); ok {
 		t.Error("held for ever")
+	}
+}
+
+// TestObservedIsBounded: whoever asks for routers without end costs the control plane a few
+// frames a second, and others are heard meanwhile.
+func TestObservedIsBounded(t *testing.T) {
+	var seen [][]byte
+	r := routerRig(t, &seen)
+	solicitation := func(dst, src MAC) []byte {
+		f := from(src, raw("02000000 00ff 020000000001 86dd 60000000 0008 3aff fe800000000000000000000000000005 ff020000000000000000000000000002 8500 0000 00000000"))
+		copy(f, dst[:])
+		copy(f[14+8+13:], src[3:]) // each has an address of its own
+		return f
+	}
+	guest := MAC{2, 0, 0, 0, 0, 3}
+	for name, flood := range map[string]func(){
+		"a member, to this host alone": func() { r.send("guest", solicitation(ownMAC, guest)) },
+		"a host on our side":           func() { r.send("", solicitation(guest, host1)) },
+	} {
+		seen = nil
+		for range 10000 { // in a second
+			r.time = r.time.Add(100 * time.Microsecond)
+			flood()
+		}
+		if n := len(seen); n < observeRate || n > observeRate+observeBurst {
+			t.Errorf("%s: %d of 10,000 were seen, want %d and some", name, n, observeRate)
+		}
+		seen = nil
+		r.send("one", solicitation(ownMAC, MAC{2, 0, 0, 0, 0, 1}))
+		if len(seen) != 1 {
+			t.Errorf("%s: another is not heard any more", name)
+		}
+		r.time = r.time.Add(2 * time.Second)
 	}
 }

@@ -35,6 +35,7 @@ type Switch struct {
 	bumMu      sync.Mutex
 	bum        bucket // of what the device and the plugs send
 	groupBytes bucket // likewise, to groups that somebody listens to
+	observed   bucket // likewise, of what Observe is called with
 
 	groups groups
 
@@ -55,6 +56,7 @@ type rights struct {
 	bridge  bool // it may claim hosts of others
 	silent  bool // there may be hosts behind it that nobody has heard, or it speaks for others
 	segment Segment
+	lan     string
 }
 
 // stations are the parts of a switch that know who is where (whereabouts.go).
@@ -76,7 +78,7 @@ func rightsOf(a Allow) rights {
 	if a.MAC != (MAC{}) {
 		r.addrs = append(r.addrs, linkLocal(a.MAC))
 	}
-	r.bridge, r.silent, r.segment = a.Bridge, a.Bridge || a.Hosts || a.Router, a.Segment
+	r.bridge, r.silent, r.segment, r.lan = a.Bridge, a.Bridge || a.Hosts || a.Router, a.Segment, a.LAN
 	if a.Router {
 		r.duties |= dutyRouter
 	}
@@ -99,6 +101,9 @@ func rightsOf(a Allow) rights {
 	}
 	return r
 }
+
+// sharesLAN says whether two members have agreed that they are on one LAN.
+func (r *rights) sharesLAN(o *rights) bool { return r.lan != "" && r.lan == o.lan }
 
 func (r *rights) mayUse(vlan uint16) bool { return r.vlans == nil || r.vlans[vlan&vidMask] }
 
@@ -124,11 +129,12 @@ func NewSwitch(cfg Config) *Switch {
 		heard:   newNeighbors(),
 		remotes: make(map[string]*RemotePort),
 	}
-	s.bum, s.groupBytes = s.bucket(), s.byteBucket()
+	s.bum, s.groupBytes, s.observed = s.bucket(), s.byteBucket(), observeBucket()
 	s.groups.init(cfg.MAC, 0)
 	s.everyone = s.newEveryone(cfg.Everyone)
 	s.where, s.recent, s.attention = newWhereabouts(), newRecents(), make(chan struct{}, 1)
 	s.hosts.local, s.heard.local = s.recent.add, s.recent.add
+	s.hosts.ghost = func(mac MAC) bool { return s.view.Load().owner.of(mac.onLAN()) != nil } // it is a member's voice on the LAN, not a host there
 	offloads := offload.None
 	if cfg.Device != nil {
 		offloads = cfg.Device.Offloads()
@@ -195,8 +201,9 @@ func (s *Switch) Connect(name string, p Port, allow Allow) *RemotePort {
 	defer s.mu.Unlock()
 	r := s.remotes[name]
 	if r == nil {
-		r = &RemotePort{sw: s, name: name, bum: s.bucket(), groupBytes: s.byteBucket(), sent: make([]mark, s.queues+1)}
-		r.remote, r.share, r.place = r, new(share), &r.origin
+		r = &RemotePort{sw: s, name: name, bum: s.bucket(), groupBytes: s.byteBucket(), observed: observeBucket(), sent: make([]mark, s.queues+1)}
+		r.remote, r.share = r, new(share)
+		r.place.Store(&r.origin)
 		r.seen.Store(int64(s.now()))
 		s.remotes[name] = r
 	}
@@ -214,7 +221,7 @@ func (s *Switch) Connect(name string, p Port, allow Allow) *RemotePort {
 	if old == nil || old.mac != a.mac {
 		s.forgetMAC(a.mac)
 	}
-	if holder := s.view.Load().owner.of(a.mac); a.mac != (MAC{}) && holder != r.place {
+	if holder := s.view.Load().owner.of(a.mac); a.mac != (MAC{}) && holder != r.place.Load() {
 		s.cfg.Logger.Warn("a member's address is already in use by another and is not accepted from it", "mac", a.mac, "port", name)
 	}
 	return r
@@ -268,9 +275,16 @@ func (s *Switch) admit(v *view, h Header, o *origin, now time.Duration) reason {
 		return refuse(o != &s.local)
 	}
 	if r := v.virtual(h.Src); r != nil {
-		return s.admitRouter(v, r, o)
+		why := s.admitRouter(v, r, o)
+		if at := r.at.Load(); why != passed && at != nil {
+			at.contest(o, now)
+		}
+		return why
 	}
 	if holder := v.owner.of(h.Src); holder != nil {
+		if holder != o {
+			holder.contest(o, now)
+		}
 		return refuse(holder != o)
 	}
 	return s.hosts.learn(stationOf(h.VLAN, h.Src), o, now)

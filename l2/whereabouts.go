@@ -14,6 +14,13 @@ const (
 	noticeRate, noticeBurst = 100, 300
 	// Likewise of claims, each of which has hosts on our side asked.
 	claimRate, claimBurst = 20, 128
+	// heirFor is how long what a holder has handed over is kept for who is to have it.
+	heirFor = 2 * time.Second
+	// relearnFor is how long stations that were forgotten are learned again before the
+	// records say where they are: by then those of others have come.
+	relearnFor = 2 * time.Second
+	// retryEvery is how often notices have all addresses tried that others hold still.
+	retryEvery = 250 * time.Millisecond
 )
 
 // whereabouts are the announcements of the remotes, and what is disputed. What comes
@@ -24,14 +31,25 @@ type whereabouts struct {
 	by         map[*RemotePort]*ledger
 	announcers map[station][]*RemotePort
 	partly     map[station]struct{}    // announced addresses that another station holds still
+	retried    time.Duration           // when these were last tried
+	retry      bool                    // they are to be tried again
 	titles     map[station]*RemotePort // who had it before another took it in his absence
+	heirs      map[station]heir
+	former     map[station]*RemotePort // who had it before it was forgotten, and announces it still
 	disputes
+}
+
+// heir is to whom the former holder of a station, which nobody holds now, has handed it
+// over. It is his when he says so himself: else whoever likes could fill his share.
+type heir struct {
+	to    *RemotePort
+	until time.Duration
 }
 
 func newWhereabouts() *whereabouts {
 	return &whereabouts{
 		by: make(map[*RemotePort]*ledger), announcers: make(map[station][]*RemotePort),
-		partly: make(map[station]struct{}), titles: make(map[station]*RemotePort), disputes: newDisputes(),
+		partly: make(map[station]struct{}), titles: make(map[station]*RemotePort), heirs: make(map[station]heir), former: make(map[station]*RemotePort), disputes: newDisputes(),
 	}
 }
 
@@ -46,6 +64,9 @@ func (s *Switch) SetBindings(name string, list []Binding) {
 	now := s.now()
 	s.where.mu.Lock()
 	defer s.where.mu.Unlock()
+	if r.at.Load() == nil { // forgetRemote has been there: nobody would forget this
+		return
+	}
 	defer s.poke()
 	l := s.where.of(r)
 	before := l.said
@@ -106,6 +127,9 @@ func (s *Switch) Hear(name string, n Notice) {
 	now := s.now()
 	s.where.mu.Lock()
 	defer s.where.mu.Unlock()
+	if r.at.Load() == nil { // as above
+		return
+	}
 	l := s.where.of(r)
 	if !l.rate.take(now) {
 		return
@@ -137,15 +161,22 @@ func (s *Switch) hearWhere(r, to *RemotePort, n Notice, now time.Duration) {
 		if to != nil && to != r && had && n.Step == StepGone && s.hosts.drop(k, &r.origin) {
 			s.heard.unbind(k, &r.origin)
 			s.where.moved(k, now)
-			s.handOver(to, b, now)
+			s.where.bequeath(k, to, now)
 		}
 		s.settle(k, r, now)
 	}
-	s.retry(now)
+	s.retrySoon(now)
 }
 
-// handOver has a station, which nobody holds now, where the former holder says that it
-// is, whoever else would like to have it. It needs where.mu.
+// bequeath keeps a station from others until to says that he has it. It needs mu.
+func (w *whereabouts) bequeath(k station, to *RemotePort, now time.Duration) {
+	if len(w.heirs) < maxDisputes {
+		w.heirs[k] = heir{to, now + heirFor}
+	}
+}
+
+// handOver has a station, which nobody holds now, behind a remote that has claimed it, or
+// forwards for its LAN, whoever else would like to have it. It needs where.mu.
 func (s *Switch) handOver(to *RemotePort, b Binding, now time.Duration) {
 	if _, _, ok := s.may(s.view.Load(), to, b); ok && s.note(to, b, false, 0, now) { // until it says so itself
 		s.hosts.bind(b.station(), &to.origin, b.Seq, now)
@@ -159,6 +190,17 @@ func (s *Switch) forgetRemote(r *RemotePort) {
 	s.where.mu.Lock()
 	defer s.where.mu.Unlock()
 	s.where.forget(r)
+	for k, f := range s.where.former {
+		if f == r {
+			delete(s.where.former, k)
+		}
+	}
+	for k, h := range s.where.heirs {
+		if h.to == r {
+			delete(s.where.heirs, k)
+			s.settle(k, nil, now)
+		}
+	}
 	l := s.where.by[r]
 	if l == nil {
 		return
@@ -169,19 +211,9 @@ func (s *Switch) forgetRemote(r *RemotePort) {
 			delete(s.where.titles, k)
 		}
 	}
-	for _, m := range []map[station]struct{}{keysOf(l.said), keysOf(l.told)} {
-		for k := range m {
-			s.settle(k, r, now)
-		}
+	for k := range l.stations() {
+		s.settle(k, r, now)
 	}
-}
-
-func keysOf[V any](m map[station]V) map[station]struct{} {
-	out := make(map[station]struct{}, len(m))
-	for k := range m {
-		out[k] = struct{}{}
-	}
-	return out
 }
 
 // expire lets the records speak again where notices have had their time. It needs where.mu.
@@ -193,6 +225,20 @@ func (s *Switch) expire(now time.Duration) {
 				s.settle(k, r, now)
 			}
 		}
+		if l.anew != 0 && now >= l.anew {
+			l.anew, l.lan = 0, ""
+			for k := range l.stations() {
+				if at := s.hosts.lookup(k, now); at == nil || at == &r.origin {
+					s.settle(k, r, now)
+				}
+			}
+		}
 	}
-	s.retry(now)
+	for k, h := range s.where.heirs {
+		if now >= h.until {
+			delete(s.where.heirs, k)
+			s.settle(k, nil, now)
+		}
+	}
+	s.retrySoon(now)
 }

@@ -18,6 +18,8 @@ import (
 
 // wire is a LAN: what one port sends, the others get.
 type wire struct {
+	host func(frame []byte) (answer []byte) // a host of it; nil: it has none
+
 	mu   sync.Mutex
 	seen [][]byte
 }
@@ -98,6 +100,12 @@ func (w *wire) send(f []byte, from *lanHost, hosts ...*lanHost) {
 		if d := to.segment(); to != from && d != nil && to.Link() {
 			d.Inject(f)
 		}
+	}
+	if w.host == nil {
+		return
+	}
+	if answer := w.host(f); answer != nil {
+		w.send(answer, nil, hosts...)
 	}
 }
 

@@ -31,6 +31,7 @@ type savedLease struct {
 	Key   []byte `cbor:"1,keyasint"`
 	IP    []byte `cbor:"2,keyasint"`
 	Until int64  `cbor:"3,keyasint"` // seconds since 1970
+	MAC   []byte `cbor:"4,keyasint,omitempty"`
 }
 
 // advanceDHCP answers those who ask for an IPv4 address.
@@ -83,7 +84,9 @@ func (n *Node) loadLeases() (list []dhcp4.Lease) {
 	}
 	for _, l := range saved {
 		if ip, ok := netip.AddrFromSlice(l.IP); ok {
-			list = append(list, dhcp4.Lease{Key: string(l.Key), IP: ip, Until: time.Unix(l.Until, 0), Taken: true})
+			was := dhcp4.Lease{Key: string(l.Key), IP: ip, Until: time.Unix(l.Until, 0), Taken: true}
+			copy(was.MAC[:], l.MAC)
+			list = append(list, was)
 		}
 	}
 	return list
@@ -98,7 +101,7 @@ func (n *Node) saveLeases() {
 	d.unsaved = false
 	saved := []savedLease{}
 	for _, l := range d.server.Leases() {
-		saved = append(saved, savedLease{[]byte(l.Key), l.IP.AsSlice(), l.Until.Unix()})
+		saved = append(saved, savedLease{[]byte(l.Key), l.IP.AsSlice(), l.Until.Unix(), l.MAC[:]})
 	}
 	raw, err := cbor.Marshal(saved)
 	if err == nil {

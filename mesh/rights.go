@@ -16,7 +16,7 @@ func (n *Node) allowFor(d *directory.Member) l2.Allow {
 	roles := d.Certificate.Roles
 	return l2.Allow{
 		MAC: macOf(d.ID), Addresses: addrsOf(ownAddresses(d.ID, n.prefixes())), VLANs: allowedVLANs(roles),
-		Bridge: roles.Has("bridge"), Segment: n.segmentOf(d.ID), Hosts: mayHaveHosts(d), Router: roles.Has("router"), DHCP: roles.Has("dhcp"),
+		Bridge: roles.Has("bridge"), Segment: n.segmentOf(d.ID), LAN: n.lanOf(d.ID), Hosts: mayHaveHosts(d), Router: roles.Has("router"), DHCP: roles.Has("dhcp"),
 	}
 }
 

@@ -33,14 +33,24 @@ type lans struct {
 	own     lanport.Segment // of our own LAN, as the switch was told
 	version int             // of our own LAN's statements, as last looked at
 	reached time.Time       // when somebody beyond our LAN last was
+
+	met   map[pair]time.Time          // when two who shared a LAN last said so
+	names map[keys.NodeID]keys.NodeID // of the LANs that are shared, as the switch was told
+	told  lanTold                     // of our own, likewise
+}
+
+// lanTold is what the switch was told of a member's LAN.
+type lanTold struct {
+	segment lanport.Segment
+	name    keys.NodeID // zero: nobody shares it
 }
 
 // lanSaid is a member's last statement.
 type lanSaid struct {
 	lanport.Statement
-	told  lanport.Segment // as the switch was told
-	since time.Time       // it says this of its port
-	by    keys.NodeID     // by whom the member is reached
+	told  lanTold
+	since time.Time   // it says this of its port
+	by    keys.NodeID // by whom the member is reached
 }
 
 // lanSent is how far a member knows what we say.
@@ -71,8 +81,8 @@ func (n *Node) handleLAN(body []byte) {
 	if l := n.state.segment.lan; l != nil {
 		l.hearOverlay(s)
 	}
-	if n.noteStatement(s, time.Now()) {
-		n.applyStandIns()
+	if now := time.Now(); n.noteStatement(s, now) {
+		n.applyStandIns(now)
 	}
 }
 
@@ -95,19 +105,25 @@ func (n *Node) noteStatement(s lanport.Statement, now time.Time) bool {
 	if old.State != s.State || old.Segment != s.Segment {
 		old.since = now
 	}
+	before := t.shared(now)
+	t.parts(old, now)
 	left := old.Segment != s.Segment || slices.ContainsFunc(old.Heard, func(id lanport.ID) bool { return !s.Hears(id) })
-	if left {
-		n.learnAnew(old.Segment, s.Segment)
-	}
 	old.Statement = s
+	if left {
+		n.learnAnew(id, before, t.shared(now))
+	}
 	return news
 }
 
-// learnAnew forgets the stations behind all members on LANs of these names: a part may
-// have been split off, and nobody knows yet with whom of the stations.
-func (n *Node) learnAnew(segments ...lanport.Segment) {
-	for id, s := range n.state.lans.said {
-		if !slices.Contains(segments, s.Segment) {
+// learnAnew forgets the stations behind a member and all who share a LAN with it, or did: a
+// part may have been split off, and nobody knows yet with whom of the stations.
+func (n *Node) learnAnew(of keys.NodeID, lans ...map[keys.NodeID]keys.NodeID) {
+	for id := range n.state.lans.said {
+		beside := func(names map[keys.NodeID]keys.NodeID) bool {
+			lan, shares := names[of]
+			return shares && names[id] == lan
+		}
+		if id != of && !slices.ContainsFunc(lans, beside) {
 			continue
 		}
 		name := id.String()
@@ -150,8 +166,10 @@ func outlived(a, b *lanSaid) bool {
 }
 
 // applyStandIns tells the switch. It is level-triggered.
-func (n *Node) applyStandIns() {
+func (n *Node) applyStandIns(now time.Time) {
 	t, sw := &n.state.lans, n.state.segment.sw
+	t.names = t.shared(now)
+	n.tellLANs()
 	for id, s := range t.said {
 		if id == n.self {
 			continue
@@ -162,10 +180,6 @@ func (n *Node) applyStandIns() {
 			name = l2.Here
 		}
 		sw.StandIn(id.String(), name)
-		if m, d := n.state.members[id], n.state.dir.Member(id); s.told != s.Segment && m != nil && m.port != nil && d != nil {
-			s.told = s.Segment
-			m.port = sw.Connect(id.String(), lanes{m.remote}, n.allowFor(d))
-		}
 		if s.by != by {
 			n.log.Info("a member is reached by another on its LAN", "member", id.String(), "by", by.String())
 			s.by = by
@@ -176,11 +190,31 @@ func (n *Node) applyStandIns() {
 	}
 }
 
+// tellLANs tells the switch who is on which LAN, which is to be known before anybody
+// stands in for another there.
+func (n *Node) tellLANs() {
+	t, sw := &n.state.lans, n.state.segment.sw
+	if own, d := (lanTold{t.own, t.names[n.self]}), n.state.dir.Member(n.self); own != t.told && d != nil {
+		t.told = own
+		sw.SetOwn(n.allowFor(d))
+	}
+	for id, s := range t.said {
+		is := lanTold{s.Segment, t.names[id]}
+		if m, d := n.state.members[id], n.state.dir.Member(id); s.told != is && m != nil && m.port != nil && d != nil {
+			s.told = is
+			m.port = sw.Connect(id.String(), lanes{m.remote}, n.allowFor(d))
+		}
+	}
+}
+
 // reconcileLAN tells members what is said on our LAN, and our LAN who may speak there.
 func (n *Node) reconcileLAN(now time.Time, members bool) {
 	s := n.state.segment
 	if s == nil {
 		return
+	}
+	if n.state.lans.tidy(now) {
+		n.applyStandIns(now)
 	}
 	if members {
 		for id := range n.state.lans.said {
@@ -189,7 +223,7 @@ func (n *Node) reconcileLAN(now time.Time, members bool) {
 				s.sw.StandIn(id.String(), id.String())
 			}
 		}
-		n.applyStandIns()
+		n.applyStandIns(now)
 	}
 	if s.lan == nil {
 		return
@@ -205,7 +239,8 @@ func (n *Node) reconcileLAN(now time.Time, members bool) {
 	}
 	list, version, port := s.lan.snapshot()
 	if port.segment != n.state.lans.own {
-		n.state.lans.own, s.roles = port.segment, "" // so that the switch is told
+		n.state.lans.own = port.segment
+		n.tellLANs()
 	}
 	if version != n.state.lans.version {
 		n.state.lans.version = version
@@ -214,7 +249,7 @@ func (n *Node) reconcileLAN(now time.Time, members bool) {
 			news = n.noteStatement(st.Statement, now) || news
 		}
 		if news {
-			n.applyStandIns()
+			n.applyStandIns(now)
 		}
 	}
 	if port.state != lanport.Forwarding && len(list) > 0 {
@@ -253,8 +288,7 @@ func (n *Node) reachesBeyond(port lanPort, now time.Time) bool {
 	return now.Sub(n.state.lans.reached) < unfitAfter
 }
 
-// segmentOf names the LAN that a member says it bridges: a station may move from one of
-// its members to another without being asked.
+// segmentOf is what a member calls the LAN that it bridges, whoever else is there.
 func (n *Node) segmentOf(id keys.NodeID) l2.Segment {
 	if id == n.self {
 		return l2.Segment(n.state.lans.own)
@@ -263,6 +297,15 @@ func (n *Node) segmentOf(id keys.NodeID) l2.Segment {
 		return l2.Segment(s.Segment)
 	}
 	return l2.Segment{}
+}
+
+// lanOf names the LAN that a member shares with others, "" if it does not: a station may move
+// from one of them to another without being asked.
+func (n *Node) lanOf(id keys.NodeID) string {
+	if lowest, shares := n.state.lans.names[id]; shares {
+		return lowest.String()
+	}
+	return ""
 }
 
 // lanSegment names the LAN that this node bridges, as long as members there share it: its

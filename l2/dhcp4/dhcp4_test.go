@@ -217,9 +217,9 @@ func TestBounded(t *testing.T) {
 func TestLeasesAreSound(t *testing.T) {
 	a, b := netip.MustParseAddr("192.0.2.9"), netip.MustParseAddr("192.0.2.10")
 	far := epoch.Add(time.Hour)
-	w := newWorld(t, subnet, Lease{"x", a, far, true}, Lease{"y", a, far, true}, Lease{"x", b, far, true}, Lease{"z", netip.MustParseAddr("10.0.0.1"), far, true},
-		Lease{"r", netip.MustParseAddr("192.0.2.1"), far, true}, Lease{"", b, far, true}, Lease{"v6", netip.MustParseAddr("fd00::1"), far, true})
-	if got := w.s.Leases(); !slices.Equal(got, []Lease{{"x", a, far, true}}) {
+	w := newWorld(t, subnet, Lease{"x", a, far, true, MAC{}}, Lease{"y", a, far, true, MAC{}}, Lease{"x", b, far, true, MAC{}}, Lease{"z", netip.MustParseAddr("10.0.0.1"), far, true, MAC{}},
+		Lease{"r", netip.MustParseAddr("192.0.2.1"), far, true, MAC{}}, Lease{"", b, far, true, MAC{}}, Lease{"v6", netip.MustParseAddr("fd00::1"), far, true, MAC{}})
+	if got := w.s.Leases(); !slices.Equal(got, []Lease{{"x", a, far, true, MAC{}}}) {
 		t.Errorf("%v", got)
 	}
 }
@@ -266,4 +266,44 @@ func FuzzReceive(f *testing.F) {
 			now = next
 		}
 	})
+}
+
+// However many names one station has for itself, and whatever it says is taken, most of the
+// addresses are left to others, and its own latest name has one.
+func TestStarvation(t *testing.T) {
+	named := func(i int) dhcpv4.Modifier {
+		return dhcpv4.WithGeneric(dhcpv4.OptionClientIdentifier, []byte{0, byte(i >> 8), byte(i)})
+	}
+	for name, then := range map[string]func(w *world, i int, offer *dhcpv4.DHCPv4){
+		"taken":   func(w *world, _ int, offer *dhcpv4.DHCPv4) { w.send(request(offer)) },
+		"offered": func(*world, int, *dhcpv4.DHCPv4) {},
+		"declined": func(w *world, i int, offer *dhcpv4.DHCPv4) {
+			m := mac(1)
+			w.send(dhcpv4.New(dhcpv4.WithHwAddr(m[:]), dhcpv4.WithMessageType(dhcpv4.MessageTypeDecline), named(i),
+				dhcpv4.WithOption(dhcpv4.OptServerIdentifier(offer.ServerIdentifier())), dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(offer.YourIPAddr))))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, subnet)
+			offers, last := 0, false
+			for i := range 300 { // in a minute and a half
+				offer, _ := w.send(discover(1, named(i)))
+				if last = offer != nil; last {
+					offers++
+					then(w, i, offer)
+				}
+			}
+			if n := len(w.s.table.byKey) + len(w.s.table.shunned); n > maxOfMAC {
+				t.Errorf("it keeps %d addresses from others", n)
+			}
+			if name == "declined" == last || name == "declined" && offers != maxOfMAC {
+				t.Errorf("%d offers, the last request had one: %v", offers, last)
+			}
+			for n := 2; n < 240; n++ {
+				if !w.join(n).IsValid() {
+					t.Fatalf("client %d gets none", n)
+				}
+			}
+		})
+	}
 }

@@ -105,7 +105,7 @@ func (s *Server) Receive(frame []byte, now time.Time) {
 		}
 	case dhcpv4.MessageTypeDecline:
 		if l := s.table.of(key); ours && l != nil && l.IP == ipOf(m.RequestedIPAddress()) {
-			s.table.shun(l.IP, now)
+			s.table.shun(l.IP, mac, now)
 			s.changed = true
 		}
 	case dhcpv4.MessageTypeInform:
@@ -122,7 +122,7 @@ func (s *Server) discover(m *dhcpv4.DHCPv4, mac MAC, key string, now time.Time) 
 		p.request = m
 		return
 	}
-	if len(s.pending) >= maxPending {
+	if len(s.pending) >= maxPending || !s.table.admit(mac, key, now) {
 		return
 	}
 	l := s.table.of(key)
@@ -132,7 +132,7 @@ func (s *Server) discover(m *dhcpv4.DHCPv4, mac MAC, key string, now time.Time) 
 	}
 	known := l != nil && l.IP == ip && l.Taken && now.Before(l.Until)
 	if !known {
-		s.table.put(Lease{Key: key, IP: ip, Until: now.Add(heldFor)})
+		s.table.put(Lease{Key: key, IP: ip, MAC: mac, Until: now.Add(heldFor)})
 	}
 	o := &offer{request: m, mac: mac, ip: ip, due: now}
 	if !known {
@@ -156,7 +156,7 @@ func (s *Server) request(m *dhcpv4.DHCPv4, mac MAC, key string, server netip.Add
 		}
 		return
 	case l != nil && l.IP == ip:
-		s.table.put(Lease{Key: key, IP: ip, Until: now.Add(s.cfg.Lease), Taken: true})
+		s.table.put(Lease{Key: key, IP: ip, MAC: mac, Until: now.Add(s.cfg.Lease), Taken: true})
 		s.changed = true
 		s.reply(m, mac, dhcpv4.MessageTypeAck, ip)
 	case l != nil || server.IsValid() || !s.cfg.Subnet.Contains(ip): // else we know nothing of it
@@ -177,7 +177,7 @@ func (s *Server) Poll(now time.Time, held func(netip.Addr) (MAC, bool)) (frames 
 		mac, used := held(o.ip)
 		switch {
 		case used && mac != o.mac:
-			s.table.shun(o.ip, now)
+			s.table.shun(o.ip, MAC{}, now)
 			delete(s.pending, key)
 			s.discover(o.request, o.mac, key, now) // another address
 		case !now.Before(o.due):

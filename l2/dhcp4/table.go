@@ -14,6 +14,10 @@ const (
 	maxLeases = 4096
 	// maxKey bounds a client's name for itself.
 	maxKey = 64
+	// maxOfMAC bounds what one station has, under whatever names: leases that are not over, and
+	// addresses that it says are somebody's. (Systems that start one another on one machine
+	// have names of their own.)
+	maxOfMAC = 3
 	// heldFor is how long an offer waits to be taken, shunnedFor how long an address
 	// that somebody else has is left alone.
 	heldFor    = time.Minute
@@ -27,6 +31,7 @@ type Lease struct {
 	IP    netip.Addr
 	Until time.Time
 	Taken bool // else it was only offered
+	MAC   MAC  // of the station that asked for it
 }
 
 // table is who has which address.
@@ -34,11 +39,17 @@ type table struct {
 	first, last netip.Addr // of the subnet, without network, router and broadcast
 	byKey       map[string]*Lease
 	byIP        map[netip.Addr]*Lease
-	shunned     map[netip.Addr]time.Time // until when
+	shunned     map[netip.Addr]shunned
+}
+
+// shunned is an address that is somebody's who has no lease.
+type shunned struct {
+	until time.Time
+	by    MAC // whoever has said so; zero: it was heard
 }
 
 func newTable(subnet netip.Prefix, leases []Lease) *table {
-	t := &table{byKey: map[string]*Lease{}, byIP: map[netip.Addr]*Lease{}, shunned: map[netip.Addr]time.Time{}}
+	t := &table{byKey: map[string]*Lease{}, byIP: map[netip.Addr]*Lease{}, shunned: map[netip.Addr]shunned{}}
 	base := binary.BigEndian.Uint32(subnet.Masked().Addr().AsSlice())
 	size := uint32(1) << (32 - subnet.Bits())
 	t.first, t.last = addr(base+2), addr(base+size-2) // the first is the router's
@@ -85,8 +96,8 @@ func (t *table) drop(key string) {
 func (t *table) of(key string) *Lease { return t.byKey[key] }
 
 func (t *table) free(ip netip.Addr, key string, now time.Time) bool {
-	if until, bad := t.shunned[ip]; bad {
-		if now.Before(until) {
+	if s, bad := t.shunned[ip]; bad {
+		if now.Before(s.until) {
 			return false
 		}
 		delete(t.shunned, ip)
@@ -95,14 +106,46 @@ func (t *table) free(ip netip.Addr, key string, now time.Time) bool {
 	return l == nil || l.Key == key || !now.Before(l.Until)
 }
 
-// shun leaves an address alone for a while: it is somebody's who has no lease.
-func (t *table) shun(ip netip.Addr, now time.Time) {
+// shun leaves an address alone for a while, since by says so.
+func (t *table) shun(ip netip.Addr, by MAC, now time.Time) {
 	if l := t.byIP[ip]; l != nil {
 		t.drop(l.Key)
 	}
 	if len(t.shunned) < maxLeases && t.holds(ip) {
-		t.shunned[ip] = now.Add(shunnedFor)
+		t.shunned[ip] = shunned{now.Add(shunnedFor), by}
 	}
+}
+
+// admit reports whether a station may have another lease, and takes its oldest from it if
+// it has as many as it may.
+func (t *table) admit(mac MAC, key string, now time.Time) bool {
+	if l := t.of(key); l != nil && l.MAC == mac && now.Before(l.Until) {
+		return true
+	}
+	n := 0
+	var oldest *Lease
+	for _, l := range t.byKey {
+		if l.MAC != mac || !now.Before(l.Until) {
+			continue
+		}
+		n++
+		if oldest == nil || l.Until.Before(oldest.Until) {
+			oldest = l
+		}
+	}
+	for _, s := range t.shunned {
+		if s.by == mac && now.Before(s.until) {
+			n++
+		}
+	}
+	switch {
+	case n < maxOfMAC:
+		return true
+	case n > maxOfMAC || oldest == nil:
+		return false
+	}
+	t.drop(oldest.Key)
+	return true
 }
 
 // choose finds an address for a client: its own, the one it wants, else one that

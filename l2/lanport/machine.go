@@ -40,7 +40,7 @@ type Machine struct {
 
 	forwarder ID
 	neighbors map[ID]*neighbor
-	floors    map[ID]uint64 // counters below are old
+	known     map[ID]known // who was ever heard on the LAN
 
 	listenUntil time.Time
 	seq         uint32
@@ -51,6 +51,12 @@ type Machine struct {
 	asked       time.Time
 	suspected   time.Time
 	poll        time.Time // when Poll is to be called next, as it said
+}
+
+// known is what is kept of another member.
+type known struct {
+	floor   uint64  // counters up to it are old
+	segment Segment // of ours, when it was last heard
 }
 
 // neighbor is another member on the LAN.
@@ -64,7 +70,7 @@ type neighbor struct {
 func New(cfg Config) *Machine {
 	return &Machine{
 		cfg: cfg, state: Alone, segment: cfg.NewSegment(), forwarder: cfg.Self,
-		neighbors: map[ID]*neighbor{}, floors: map[ID]uint64{},
+		neighbors: map[ID]*neighbor{}, known: map[ID]known{},
 	}
 }
 
@@ -137,7 +143,7 @@ func (m *Machine) say(now time.Time, ask bool) {
 // Hear takes a statement that came in from the LAN, of a member that may bridge, with
 // its signature verified. It reports false for one that is old.
 func (m *Machine) Hear(now time.Time, s Statement) bool {
-	if s.From == m.cfg.Self || s.Counter <= m.floors[s.From] || !m.raise(s) || !m.link {
+	if s.From == m.cfg.Self || s.Counter <= m.known[s.From].floor || !m.raise(s) || !m.link {
 		return false
 	}
 	n := m.neighbors[s.From]
@@ -163,6 +169,7 @@ func (m *Machine) Hear(now time.Time, s Statement) bool {
 		m.say(now, false)
 	}
 	m.agree(s)
+	m.known[s.From] = known{s.Counter, m.segment}
 	m.decide(now)
 	if m.state == Forwarding && s.State == Forwarding {
 		m.say(now, true) // it is to block
@@ -172,10 +179,12 @@ func (m *Machine) Hear(now time.Time, s Statement) bool {
 
 // raise notes the counter of a statement.
 func (m *Machine) raise(s Statement) bool {
-	if _, known := m.floors[s.From]; !known && len(m.floors) >= 4*maxNeighbors {
+	k, is := m.known[s.From]
+	if !is && len(m.known) >= 4*maxNeighbors {
 		return false
 	}
-	m.floors[s.From] = max(m.floors[s.From], s.Counter)
+	k.floor = max(k.floor, s.Counter)
+	m.known[s.From] = k
 	return true
 }
 
@@ -201,9 +210,10 @@ func (m *Machine) agree(s Statement) {
 }
 
 // Told takes a verified statement that came over the overlay. Where a LAN has been
-// split, both parts would keep its name: the part without the lowest member gives it up.
+// split, both parts would keep its name: the part without the lowest member gives it up. Who was
+// not heard on the LAN of this name is none of a part of it, whatever it says.
 func (m *Machine) Told(now time.Time, s Statement) {
-	if s.From == m.cfg.Self || s.Segment != m.segment || s.State == Gone || m.neighbors[s.From] != nil || s.Hears(m.cfg.Self) {
+	if s.From == m.cfg.Self || s.Segment != m.segment || m.known[s.From].segment != m.segment || s.State == Gone || m.neighbors[s.From] != nil || s.Hears(m.cfg.Self) {
 		return
 	}
 	lowest := m.cfg.Self

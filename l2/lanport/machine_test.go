@@ -258,10 +258,11 @@ func TestSegment(t *testing.T) {
 	first := r.Segment()
 	r.Link(r.now, true)
 	r.hear(7, Blocked)
+	r.hear(2, Blocked)
 	if r.Segment() != (Segment{0x77}) {
 		t.Error("a newcomer keeps its own name")
 	}
-	r.pass(4 * Hold) // the other is gone
+	r.pass(4 * Hold) // the others are gone
 	if r.is("alone", Forwarding); r.Segment() != (Segment{0x77}) {
 		t.Error("the name does not outlive the other")
 	}
@@ -270,11 +271,19 @@ func TestSegment(t *testing.T) {
 	if r.Told(r.now, told); r.Segment() != (Segment{0x77}) {
 		t.Error("a higher one has taken the name")
 	}
+	told.From = idOf(1)
+	if r.Told(r.now, told); r.Segment() != (Segment{0x77}) {
+		t.Error("one that was never on the LAN has taken the name")
+	}
 	told.From = idOf(2)
 	if r.Told(r.now, told); r.Segment() == (Segment{0x77}) {
 		t.Error("two LANs have one name")
 	}
 	second := r.Segment()
+	told.Segment = second
+	if r.Told(r.now, told); r.Segment() != second {
+		t.Error("it takes the new name, too, without having been there since")
+	}
 	if r.Link(r.now, false); r.Segment() == second || r.Segment() == first {
 		t.Error("the LAN was left, and its name kept")
 	}
@@ -294,8 +303,8 @@ func TestNeighborsAreBounded(t *testing.T) {
 	for n := range 10 * maxNeighbors {
 		r.hear(100+n, Blocked)
 	}
-	if len(r.neighbors) > maxNeighbors || len(r.floors) > 4*maxNeighbors {
-		t.Errorf("%d neighbours, %d counters", len(r.neighbors), len(r.floors))
+	if len(r.neighbors) > maxNeighbors || len(r.known) > 4*maxNeighbors {
+		t.Errorf("%d neighbours, %d counters", len(r.neighbors), len(r.known))
 	}
 	r.pass(Interval)
 	if n := len(r.said[len(r.said)-1].Heard); n != MaxHeard {
