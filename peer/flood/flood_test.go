@@ -57,12 +57,42 @@ func TestDeaths(t *testing.T) {
 	t.Logf("the last survivor has it after %v at worst", worst)
 }
 
+// What is for some of 200 members comes to each of those once, also where one in ten of
+// them dies meanwhile, and nobody else has a part in it.
+func TestForSome(t *testing.T) {
+	for _, audience := range []int{9, 20, 60, 100, 190} {
+		for _, deaths := range []bool{false, true} {
+			t.Run(fmt.Sprintf("for %d, deaths %v", audience, deaths), func(t *testing.T) {
+				for seed := range uint64(20) {
+					s := newSim(t, size, seed)
+					origin := s.nodes[s.rng.IntN(size)]
+					some := map[*simNode]bool{}
+					for _, n := range s.some(audience, origin) {
+						some[n] = true
+					}
+					s.deaf = func(_, of *simNode) bool { return !some[of] }
+					limit := 3 * hop
+					if deaths {
+						limit = time.Second
+						for _, n := range s.some((audience+9)/10, append(s.others(some), origin)...) {
+							s.after(time.Duration(s.rng.Int64N(int64(3*hop))), func() { n.dead = true })
+						}
+					}
+					name := origin.broadcast(text)
+					s.run(3 * time.Second)
+					s.check(name, text, limit)
+				}
+			})
+		}
+	}
+}
+
 // Who is dead at the start and thought alive leaves a hole as well.
 func TestDeadChildren(t *testing.T) {
 	for seed := range uint64(5) {
 		s := newSim(t, size, seed)
 		origin := s.nodes[0]
-		for _, send := range origin.m.divide(Name{origin.id, 1, 1}, everywhere, origin.id) {
+		for _, send := range origin.m.divide(Name{origin.id, 1, 1}, everywhere, origin.id, nil) {
 			if s.rng.IntN(2) == 0 {
 				s.byID[send.To.Node()].dead = true
 			}
@@ -96,7 +126,7 @@ func TestHostileForwarders(t *testing.T) {
 				s := newSim(t, size, seed)
 				origin := s.nodes[100]
 				var bad []*simNode
-				for i, send := range origin.m.divide(Name{origin.id, 1, 1}, everywhere, origin.id) {
+				for i, send := range origin.m.divide(Name{origin.id, 1, 1}, everywhere, origin.id, nil) {
 					if i%3 == 0 { // children of the origin itself: there is no worse place
 						n := s.byID[send.To.Node()]
 						n.abuse, bad = tt.abuse, append(bad, n)
@@ -139,7 +169,7 @@ func TestReplays(t *testing.T) {
 	s := newSim(t, 40, 1)
 	origin := s.nodes[3]
 	var said [][]byte
-	bad := s.byID[origin.m.divide(Name{origin.id, 1, 1}, everywhere, origin.id)[0].To.Node()] // who passes some on
+	bad := s.byID[origin.m.divide(Name{origin.id, 1, 1}, everywhere, origin.id, nil)[0].To.Node()] // who passes some on
 	bad.abuse = func(_, _ *simNode, b []byte) []byte { said = append(said, bytes.Clone(b)); return b }
 	var names []Name
 	for i := range 50 {
@@ -324,7 +354,7 @@ func TestDivide(t *testing.T) {
 		var spread func(n *simNode, p Part, from *simNode, at int)
 		spread = func(n *simNode, p Part, from *simNode, at int) {
 			depth = max(depth, at)
-			sends := n.m.divide(name, p, from.id)
+			sends := n.m.divide(name, p, from.id, nil)
 			if len(sends) > Fanout {
 				t.Fatalf("%d copies", len(sends))
 			}
