@@ -3,6 +3,7 @@ package flood
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -57,33 +58,39 @@ func TestDeaths(t *testing.T) {
 	t.Logf("the last survivor has it after %v at worst", worst)
 }
 
-// What is for some of 200 members comes to each of those once, also where one in ten of
-// them dies meanwhile, and nobody else has a part in it.
+// What is for some of 200 members comes to each of those once, and nobody else has a part in
+// it: also where one in ten of them dies meanwhile, and where a quarter of all do not know of
+// one in five of them yet that it is for them.
 func TestForSome(t *testing.T) {
-	for _, audience := range []int{9, 20, 60, 100, 190} {
-		for _, deaths := range []bool{false, true} {
-			t.Run(fmt.Sprintf("for %d, deaths %v", audience, deaths), func(t *testing.T) {
-				for seed := range uint64(20) {
-					s := newSim(t, size, seed)
-					origin := s.nodes[s.rng.IntN(size)]
-					some := map[*simNode]bool{}
-					for _, n := range s.some(audience, origin) {
-						some[n] = true
-					}
-					s.deaf = func(_, of *simNode) bool { return !some[of] }
-					limit := 3 * hop
-					if deaths {
-						limit = time.Second
-						for _, n := range s.some((audience+9)/10, append(s.others(some), origin)...) {
-							s.after(time.Duration(s.rng.Int64N(int64(3*hop))), func() { n.dead = true })
-						}
-					}
-					name := origin.broadcast(text)
-					s.run(3 * time.Second)
-					s.check(name, text, limit)
+	for _, tt := range []struct {
+		audience      int
+		deaths, views bool
+		limit         time.Duration
+	}{
+		{9, false, false, 3 * hop}, {40, false, false, 3 * hop}, {190, false, false, 3 * hop},
+		{9, true, false, time.Second}, {40, true, false, time.Second}, {190, true, false, time.Second},
+		{9, false, true, time.Second}, {40, false, true, time.Second}, {190, false, true, time.Second},
+	} {
+		t.Run(fmt.Sprintf("for %d, deaths %v, different views %v", tt.audience, tt.deaths, tt.views), func(t *testing.T) {
+			for seed := range uint64(3) {
+				s := newSim(t, size, seed)
+				origin := s.nodes[s.rng.IntN(size)]
+				some := s.some(tt.audience, origin)
+				new := some[:tt.audience/5]
+				late := s.some(size/4, append(new, origin)...)
+				s.deaf = func(by, of *simNode) bool {
+					return !slices.Contains(some, of) || tt.views && slices.Contains(new, of) && slices.Contains(late, by)
 				}
-			})
-		}
+				if tt.deaths {
+					for _, n := range some[:(tt.audience+9)/10] {
+						s.after(time.Duration(s.rng.Int64N(int64(3*hop))), func() { n.dead = true })
+					}
+				}
+				name := origin.broadcast(text)
+				s.run(3 * time.Second)
+				s.check(name, text, tt.limit)
+			}
+		})
 	}
 }
 

@@ -277,8 +277,3 @@ func (s *sim) some(n int, but ...*simNode) []*simNode {
 	}
 	return out
 }
-
-// others are the nodes that are not among some.
-func (s *sim) others(some map[*simNode]bool) []*simNode {
-	return slices.DeleteFunc(slices.Clone(s.nodes), func(n *simNode) bool { return some[n] })
-}
