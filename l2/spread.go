@@ -1,6 +1,6 @@
 package l2
 
-// How a frame for all leaves in a large mesh: once, to a port that stands for all who
+// How a frame for many leaves in a large mesh: once, to a port that stands for all who
 // pass copies on, instead of once to each. Each receiver judges it by the member that it
 // came from, as if it had come straight from there.
 

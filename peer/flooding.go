@@ -13,8 +13,8 @@ import (
 	"meshd/peer/way"
 )
 
-// How a frame for all goes in a large mesh: by copies that members pass on (package
-// flood). What is for all is rare, and limited for each origin, so that one lock and a
+// How a frame for many goes in a large mesh: by copies that members pass on (package
+// flood). What is for many is rare, and limited for each origin, so that one lock and a
 // signature are no burden on a frame's way.
 
 // controlFlood is the kind of control message that says which copies are here or wanted.
