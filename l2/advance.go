@@ -78,6 +78,11 @@ func (d *disputes) tidy(now time.Duration) {
 			delete(d.moves, k)
 		}
 	}
+	for key, at := range d.joined {
+		if now-at >= loopHold {
+			delete(d.joined, key)
+		}
+	}
 	for key, at := range d.alarms {
 		if now-at >= alarmFor {
 			delete(d.alarms, key)
@@ -163,7 +168,19 @@ func (s *Switch) ask(what subject, t *trial, now time.Duration) {
 
 // question has a host on our side asked whether it has an address. It needs where.mu.
 func (s *Switch) question(k station, at *origin, ip netip.Addr) {
-	frame := askFor(k, s.view.Load().own.mac.probe(), ip)
+	s.put(at, askFor(k, s.view.Load().own.mac.probe(), ip))
+}
+
+// hail says on our side, in the VLAN of a station, that this member is there. It needs
+// where.mu.
+func (s *Switch) hail(what subject, at *origin) {
+	if !what.ip.IsValid() {
+		s.put(at, announcement(stationOf(what.station.vlan(), s.view.Load().own.mac.onLAN())))
+	}
+}
+
+// put sends a frame to a local origin once where.mu is free.
+func (s *Switch) put(at *origin, frame []byte) {
 	dev := s.cfg.Device
 	if at.plug != nil {
 		dev = at.plug.dev

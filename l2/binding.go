@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// Segment names a physical LAN that several members bridge. All members of a segment
-// speak for the hosts on it, so that a host is not moved when another of them
-// announces it. Zero: none, a member speaks for its own hosts alone.
+// Segment names a physical LAN that several members bridge: a host that is behind another
+// of them has not moved. Who has it is whoever forwards there (StandIn). Zero: none, a
+// member speaks for its own hosts alone.
 type Segment [8]byte
 
 // Binding says that a station is behind a member, in the manner of an EVPN route of
@@ -71,5 +71,6 @@ type AlarmKind string
 const (
 	AlarmClaimed   AlarmKind = "station-claimed"   // a remote claims what answers here
 	AlarmElsewhere AlarmKind = "station-elsewhere" // what was heard here answers behind a remote
+	AlarmLoop      AlarmKind = "lans-joined"       // our side and that of a remote are one LAN, and both bridge it
 	AlarmFlaps     AlarmKind = "station-flaps"     // it moved too often and stays for now (RFC 7432, 15.1)
 )

@@ -84,6 +84,7 @@ func (s *Switch) pursue(now time.Duration) {
 			if what.ip.IsValid() {
 				step, b.IPs = StepClaimAddress, []netip.Addr{what.ip}
 			}
+			s.hail(what, u.origin)
 			s.claim(u, Notice{Step: step, Stamp: s.stamp(), Bindings: []Binding{b}})
 		}
 	}
@@ -113,7 +114,7 @@ func (s *Switch) answered(r *RemotePort, step Step, b Binding, now time.Duration
 	}
 	if step == StepKeep || step == StepKeepAddress {
 		u.until = now + claimPause
-		s.where.alarm(AlarmElsewhere, what, u.station.mac(), r.name, now)
+		s.dispute(AlarmElsewhere, what, u.station.mac(), r, now)
 		return
 	}
 	s.win(what, u, now)
@@ -137,7 +138,9 @@ func (s *Switch) win(what subject, u *suit, now time.Duration) {
 		for _, ip := range ips {
 			s.heard.claim(u.station, u.origin, ip, now, liveness{s, v, now})
 		}
-		w.moved(u.station, now)
+		if at := u.against.at.Load(); at == nil || at.segment == (Segment{}) || at.segment != v.own.segment {
+			w.moved(u.station, now)
+		}
 	}
 	if b, ok := s.describe(v, u.station, now); ok {
 		s.sayAll(Notice{Step: StepHere, Bindings: []Binding{b}}, nil)

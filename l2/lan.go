@@ -27,10 +27,16 @@ var lanGroup = MAC{0x03, 'm', 'e', 's', 'h', 'd'}
 // (IEEE 802, 9.2.3).
 const EtherTypeLAN = 0x88b6
 
+// onLAN is the source of what a member says on its LAN, and the other way round.
+func (m MAC) onLAN() MAC {
+	m[0] ^= 0x04
+	return m
+}
+
 // LANFrame wraps a statement in a frame from a source of its own: the node's MAC is the
 // bridge's, and bridges warn of frames that come in from themselves.
 func LANFrame(b []byte, own MAC, statement []byte) []byte {
-	own[0] ^= 0x04
+	own = own.onLAN()
 	b = append(append(append(b, lanGroup[:]...), own[:]...), EtherTypeLAN>>8, EtherTypeLAN&0xff)
 	return append(b, statement...)
 }
@@ -54,8 +60,14 @@ func (s *Switch) Say(frame []byte) error {
 }
 
 // onLink hands on what members on the LAN say.
-func (s *Switch) onLink(h Header, frame []byte, from *origin) {
-	if s.cfg.LAN != nil && h.Dst == lanGroup && from == &s.local {
+func (s *Switch) onLink(v *view, h Header, frame []byte, from *origin, now time.Duration) {
+	if h.Dst != lanGroup {
+		return
+	}
+	if at := v.owner.of(h.Src.onLAN()); at != nil && at.remote.has(h.Src.onLAN()) {
+		s.where.joins(at.remote, h.VLAN, now)
+	}
+	if s.cfg.LAN != nil && from == &s.local {
 		s.cfg.LAN.Heard(frame)
 	}
 }
@@ -73,14 +85,17 @@ func (s *Switch) suspect(why reason, from *origin) {
 func (s *Switch) Shut(shut bool) {
 	s.mu.Lock()
 	v := *s.view.Load()
-	changed := v.shut != shut
+	if v.shut == shut {
+		s.mu.Unlock()
+		return
+	}
 	v.shut = shut
 	s.view.Store(&v)
-	if changed && shut {
+	if shut {
 		s.forgetBehind(&s.local)
 	}
 	s.mu.Unlock()
-	if changed && !shut {
+	if !shut {
 		s.announce(&v)
 		s.AskGroups() // nothing of what was said there has been heard
 	}
@@ -158,7 +173,7 @@ const Here = "."
 
 // StandIn says by whose port a remote's own addresses are reached and used: by another
 // remote's, when that forwards for the LAN that both are on; by our device (Here); or by
-// its own, which it begins with.
+// its own, which it begins with. The stations that it has announced go along.
 func (s *Switch) StandIn(of, by string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -170,14 +185,14 @@ func (s *Switch) StandIn(of, by string) {
 	if place == nil || by == of {
 		place = &r.origin
 	}
-	if r.place == place {
+	if r.place.Swap(place) == place {
 		return
 	}
-	r.place = place
 	s.publish(s.view.Load().ports)
 	if at := r.at.Load(); at != nil {
 		s.forgetMAC(at.mac)
 	}
+	s.inherit(r)
 }
 
 // placeOf is the origin of that name, or nil. It needs mu.
@@ -200,7 +215,10 @@ func (s *Switch) MoveStations(from, to string) {
 	if old == nil || old == place {
 		return
 	}
-	if place != nil && place != &s.local {
+	switch {
+	case place == nil && old.remote != nil:
+		s.where.doubt(old.remote)
+	case place != nil && place != &s.local:
 		s.hosts.move(old, place)
 	}
 	s.forgetBehind(old)
@@ -216,8 +234,8 @@ func (s *Switch) forgetBehind(o *origin) {
 // leaves has those who stood in by a remote that is gone stand for themselves. It needs mu.
 func (s *Switch) leaves(gone *origin) {
 	for _, r := range s.remotes {
-		if r.place == gone {
-			r.place = &r.origin
+		if r.place.CompareAndSwap(gone, &r.origin) {
+			s.inherit(r)
 		}
 	}
 }

@@ -44,6 +44,45 @@ func (l *ledger) current(k station) (Binding, bool) {
 	return b, ok
 }
 
+// stations are all that a remote has said anything of.
+func (l *ledger) stations() map[station]struct{} {
+	all := make(map[station]struct{}, len(l.said)+len(l.told))
+	for k := range l.said {
+		all[k] = struct{}{}
+	}
+	for k := range l.told {
+		all[k] = struct{}{}
+	}
+	return all
+}
+
+// doubt drops the notices of what a remote has, its own and what it has inherited: its
+// records, or the next notice, say it anew.
+func (w *whereabouts) doubt(r *RemotePort) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	l := w.by[r]
+	if l == nil {
+		return
+	}
+	for k, n := range l.told {
+		if !n.gone {
+			delete(l.told, k)
+			w.index(k, r)
+		}
+	}
+}
+
+// says tells whether r announces a station. It needs mu.
+func (w *whereabouts) says(r *RemotePort, k station) bool {
+	l := w.by[r]
+	if l == nil {
+		return false
+	}
+	_, says := l.current(k)
+	return says
+}
+
 // gone says whether a notice of r has taken a station away. It needs mu.
 func (w *whereabouts) gone(r *RemotePort, k station) bool {
 	l := w.by[r]
@@ -52,11 +91,7 @@ func (w *whereabouts) gone(r *RemotePort, k station) bool {
 
 // index keeps announcers in step with the ledger of r. It needs mu.
 func (w *whereabouts) index(k station, r *RemotePort) {
-	l := w.by[r]
-	has := false
-	if l != nil {
-		_, has = l.current(k)
-	}
+	has := w.says(r, k)
 	list := w.announcers[k]
 	i := slices.Index(list, r)
 	switch {

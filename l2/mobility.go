@@ -17,6 +17,10 @@ import (
 //	   |--- here, number n+1 ---------------------------------------->|
 //	   |    the frame                   |                             |
 //	   |<-- keep -----------------------|  or at once when it answers: an alarm
+//
+// Both also say on their own sides that they are there: where the holder hears the
+// claimant, the two sides are one LAN, and the station has not moved. Not every station has an
+// address that it can be asked for.
 const (
 	trialFor   = 300 * time.Millisecond
 	trialEvery = 100 * time.Millisecond // between questions
@@ -64,6 +68,7 @@ type disputes struct {
 	kept   map[refusal]time.Duration
 	moves  map[station][]time.Duration
 	alarms map[alarmKey]time.Duration
+	joined map[joint]time.Duration
 	again  []replay
 	aged   time.Duration
 }
@@ -72,6 +77,12 @@ type disputes struct {
 type refusal struct {
 	what subject
 	by   *RemotePort
+}
+
+// joint is where our side and that of a remote are one LAN.
+type joint struct {
+	with *RemotePort
+	vlan uint16
 }
 
 type alarmKey struct {
@@ -91,7 +102,7 @@ type replay struct {
 func newDisputes() disputes {
 	return disputes{
 		trials: make(map[subject]*trial), suits: make(map[subject]*suit), kept: make(map[refusal]time.Duration),
-		moves: make(map[station][]time.Duration), alarms: make(map[alarmKey]time.Duration),
+		moves: make(map[station][]time.Duration), alarms: make(map[alarmKey]time.Duration), joined: make(map[joint]time.Duration),
 	}
 }
 
@@ -133,6 +144,40 @@ func (d *disputes) forget(r *RemotePort) {
 			delete(d.kept, key)
 		}
 	}
+	for key := range d.joined {
+		if key.with == r {
+			delete(d.joined, key)
+		}
+	}
+}
+
+// joins notes that a remote's voice was heard on our side.
+func (w *whereabouts) joins(r *RemotePort, vlan uint16, now time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.joined) >= maxDisputes {
+		clear(w.joined)
+	}
+	w.joined[joint{r, vlan}] = now
+}
+
+// loop says whether our side and that of r are one LAN in a VLAN: a station that is heard
+// on both has not moved.
+func (d *disputes) loop(r *RemotePort, vlan uint16, now time.Duration) bool {
+	at, heard := d.joined[joint{r, vlan}]
+	return heard && now-at < loopHold
+}
+
+// dispute raises an alarm about a claim, or about the loop that has brought it about, unless
+// statements on the LAN, which are untagged, will end that. It needs where.mu.
+func (s *Switch) dispute(kind AlarmKind, what subject, mac MAC, with *RemotePort, now time.Duration) {
+	if vlan := what.station.vlan(); !what.ip.IsValid() && s.where.loop(with, vlan, now) {
+		if s.cfg.LAN != nil && vlan == 0 {
+			return
+		}
+		kind, what, mac = AlarmLoop, subject{station: stationOf(vlan, MAC{})}, MAC{}
+	}
+	s.where.alarm(kind, what, mac, with.name, now)
 }
 
 // Alarms are those of the last minutes, in order.
@@ -189,16 +234,11 @@ func (s *Switch) settleOurs(v *view, k station, here sighting, now time.Duration
 	for _, r := range slices.Clone(s.where.announcers[k]) {
 		b, _ := s.where.by[r].current(k)
 		at, _, ok := s.may(v, r, b)
-		if !ok || r.away.Load() || b.Seq < here.seq {
+		if !ok || r.away.Load() || !r.speaks() || b.Seq < here.seq {
 			continue
 		}
 		if b.Segment != (Segment{}) && b.Segment == v.own.segment && b.Segment == at.segment {
-			if b.Seq > here.seq && s.hosts.drop(k, here.at) { // a move inside the LAN
-				s.heard.unbind(k, here.at)
-				s.settle(k, r, now)
-				return
-			}
-			continue
+			continue // both hear it, until one of them stops forwarding
 		}
 		s.try(subject{station: k}, k, here.at, r, b, false, now)
 	}
@@ -239,6 +279,7 @@ func (s *Switch) try(what subject, holder station, at *origin, r *RemotePort, b 
 		w.trials[what] = &trial{
 			by: r, claim: b, holder: holder, at: at, asked: asked, stays: !what.ip.IsValid() && !to.bridge, began: now, next: now,
 		}
+		s.hail(what, at)
 		return
 	}
 	if !what.ip.IsValid() {
@@ -263,7 +304,7 @@ func (s *Switch) answers(what subject, t *trial, now time.Duration) bool {
 		return has.station == t.holder && has.at == t.at && has.seen > t.began
 	}
 	here := s.hosts.find(t.holder, now)
-	return here.at != nil && here.at.remote == nil && here.seen > t.began
+	return here.at != nil && here.at.remote == nil && (here.seen > t.began || s.where.loop(t.by, t.holder.vlan(), now))
 }
 
 // conclude ends the trials that are over and asks again in the others. It needs where.mu.
@@ -296,7 +337,7 @@ func (w *whereabouts) keep(s *Switch, what subject, t *trial, now time.Duration)
 	if len(w.kept) < maxDisputes {
 		w.kept[refusal{what, t.by}] = now
 	}
-	w.alarm(AlarmClaimed, what, t.holder.mac(), t.by.name, now)
+	s.dispute(AlarmClaimed, what, t.holder.mac(), t.by, now)
 	if t.asked {
 		s.say(t.by, keepStep(what), t.claim)
 		return

@@ -136,7 +136,7 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 	}
 	if why := lawful(h, f.WireSize(), s.cfg.MTU); why != passed {
 		if why == reservedMulticast {
-			s.onLink(h, f.Data, p.from)
+			s.onLink(v, h, f.Data, p.from, now)
 		}
 		return why
 	}

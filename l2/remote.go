@@ -18,8 +18,8 @@ type RemotePort struct {
 	seen atomic.Int64               // time.Duration since the switch's start
 	away atomic.Bool                // it cannot be reached
 
-	place  *origin     // where its own addresses are: it, or who stands in for it; guarded by the switch's mu
-	beside atomic.Bool // it is on the LAN behind the device
+	place  atomic.Pointer[origin] // where its own addresses are: it, or who stands in for it; written with the switch's mu
+	beside atomic.Bool            // it is on the LAN behind the device
 
 	rxFrames, rxBytes, txFrames, txBytes atomic.Uint64
 

@@ -31,8 +31,8 @@ func (s *Switch) may(v *view, r *RemotePort, b Binding) (at *attachment, ips []n
 //
 // Who has it keeps it for as long as he says so and can be reached: a higher number
 // alone moves nothing, or a thief would only have to count. The holder gives it up
-// when he is asked and it is silent (mobility.go). Within one segment a higher number
-// is enough.
+// when he is asked and it is silent (mobility.go), or when another forwards for his LAN
+// (inherit).
 func (s *Switch) settle(k station, r *RemotePort, now time.Duration) {
 	w, v := s.where, s.view.Load()
 	w.index(k, r)
@@ -68,6 +68,60 @@ func (s *Switch) settle(k station, r *RemotePort, now time.Duration) {
 	s.settleAddresses(v, k, holder, now)
 }
 
+// speaks says whether what a remote announces counts: not while another forwards for the
+// LAN that both are on.
+func (r *RemotePort) speaks() bool { return r.place.Load() == &r.origin }
+
+// inherit has what r has announced behind who forwards for its LAN now, and nobody is
+// asked: the stations have not moved, and r may be dead. When r speaks for itself again,
+// what it announces counts again. It needs mu.
+func (s *Switch) inherit(r *RemotePort) {
+	now, v, place := s.now(), s.view.Load(), r.place.Load()
+	w := s.where
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	defer s.poke()
+	l := w.by[r]
+	if l == nil {
+		return
+	}
+	for k := range l.stations() {
+		b, says := l.current(k)
+		_, ips, ok := s.may(v, r, b)
+		at := s.hosts.find(k, now).at
+		if !r.speaks() && says && ok && v.owner.of(k.mac()) == nil {
+			switch free := at == nil || at == &r.origin; {
+			case place.remote == nil && (free || at.remote == nil):
+				s.takeHome(v, k, b.Seq, ips, now)
+			case place.remote != nil && free && !w.says(place.remote, k):
+				s.heard.unbind(k, &r.origin)
+				s.handOver(place.remote, b, now)
+			}
+		}
+		if at != nil { // else it is forgotten, and learned again
+			s.settle(k, r, now)
+		}
+	}
+	s.retry(now)
+}
+
+// takeHome has a station on our LAN, with the addresses that another has announced. It needs where.mu.
+func (s *Switch) takeHome(v *view, k station, seq uint32, ips []netip.Addr, now time.Duration) {
+	delete(s.where.suits, subject{station: k})
+	at := s.hosts.find(k, now).at
+	if at == nil || at.remote != nil {
+		if at != nil {
+			s.heard.unbind(k, at)
+		}
+		if at = &s.local; !v.own.mayUse(k.vlan()) || !s.hosts.take(k, at, seq, now) {
+			return
+		}
+	}
+	for _, ip := range ips {
+		s.heard.claim(k, at, ip, now, liveness{s, v, now})
+	}
+}
+
 // keepTitle remembers from whom a station goes to another because he is away. It needs
 // where.mu.
 func (s *Switch) keepTitle(k station, here sighting, holder *RemotePort) {
@@ -97,7 +151,7 @@ func (s *Switch) titled(k station, here sighting) (*RemotePort, Binding) {
 	switch {
 	case !says:
 		delete(s.where.titles, k)
-	case !t.away.Load() && b.Seq > here.seq:
+	case !t.away.Load() && t.speaks() && b.Seq > here.seq:
 		return t, b
 	}
 	return nil, Binding{}
@@ -147,23 +201,23 @@ func (s *Switch) elect(v *view, k station, here sighting) (best *RemotePort, bin
 	}
 	for _, r := range s.where.announcers[k] {
 		b, _ := s.where.by[r].current(k)
-		if _, _, ok := s.may(v, r, b); !ok {
+		if _, _, ok := s.may(v, r, b); !ok || !r.speaks() {
 			continue
 		}
-		if best == nil || s.prefer(r, b, best, binding, here, k) {
+		if best == nil || prefer(r, b, best, binding, here) {
 			best, binding = r, b
 		}
 	}
 	return best, binding
 }
 
-// prefer says whether a goes before b. It needs where.mu.
-func (s *Switch) prefer(a *RemotePort, ab Binding, b *RemotePort, bb Binding, here sighting, k station) bool {
+// prefer says whether a goes before b.
+func prefer(a *RemotePort, ab Binding, b *RemotePort, bb Binding, here sighting) bool {
 	if x, y := a.away.Load(), b.away.Load(); x != y {
 		return y
 	}
 	holds := func(r *RemotePort) bool { return here.bound && here.at == &r.origin }
-	if (holds(a) || holds(b)) && !s.sameSegment(a, ab, b, k) {
+	if holds(a) || holds(b) {
 		return holds(a)
 	}
 	if ab.Seq != bb.Seq {

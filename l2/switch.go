@@ -196,7 +196,8 @@ func (s *Switch) Connect(name string, p Port, allow Allow) *RemotePort {
 	r := s.remotes[name]
 	if r == nil {
 		r = &RemotePort{sw: s, name: name, bum: s.bucket(), groupBytes: s.byteBucket(), sent: make([]mark, s.queues+1)}
-		r.remote, r.share, r.place = r, new(share), &r.origin
+		r.remote, r.share = r, new(share)
+		r.place.Store(&r.origin)
 		r.seen.Store(int64(s.now()))
 		s.remotes[name] = r
 	}
@@ -214,7 +215,7 @@ func (s *Switch) Connect(name string, p Port, allow Allow) *RemotePort {
 	if old == nil || old.mac != a.mac {
 		s.forgetMAC(a.mac)
 	}
-	if holder := s.view.Load().owner.of(a.mac); a.mac != (MAC{}) && holder != r.place {
+	if holder := s.view.Load().owner.of(a.mac); a.mac != (MAC{}) && holder != r.place.Load() {
 		s.cfg.Logger.Warn("a member's address is already in use by another and is not accepted from it", "mac", a.mac, "port", name)
 	}
 	return r

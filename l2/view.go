@@ -73,7 +73,7 @@ func (v *view) claim(r *RemotePort, fresh bool) {
 			owner := *v.owner
 			v.owner = &owner
 		}
-		put(&v.owner[mac[5]], fresh, mac, r.place)
+		put(&v.owner[mac[5]], fresh, mac, r.place.Load())
 	}
 	copied := fresh
 	for _, a := range at.addrs {
@@ -84,7 +84,7 @@ func (v *view) claim(r *RemotePort, fresh bool) {
 			addrs := *v.addrs
 			v.addrs, copied = &addrs, true
 		}
-		put(&v.addrs[partOf(a)], fresh, a, r.place)
+		put(&v.addrs[partOf(a)], fresh, a, r.place.Load())
 	}
 }
 

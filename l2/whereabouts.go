@@ -169,19 +169,9 @@ func (s *Switch) forgetRemote(r *RemotePort) {
 			delete(s.where.titles, k)
 		}
 	}
-	for _, m := range []map[station]struct{}{keysOf(l.said), keysOf(l.told)} {
-		for k := range m {
-			s.settle(k, r, now)
-		}
+	for k := range l.stations() {
+		s.settle(k, r, now)
 	}
-}
-
-func keysOf[V any](m map[station]V) map[station]struct{} {
-	out := make(map[station]struct{}, len(m))
-	for k := range m {
-		out[k] = struct{}{}
-	}
-	return out
 }
 
 // expire lets the records speak again where notices have had their time. It needs where.mu.

@@ -151,6 +151,7 @@ func (n *Node) bridge(now time.Time) {
 	b := &s.bridging
 	record, err := n.bridgeRecord()
 	if err == nil {
+		s.lan.expect()
 		b.on, err = n.cfg.Host.(bridgeHost).OpenBridge(bridge.Config{
 			Name: n.cfg.Bridge, TAP: n.cfg.TAP, MAC: s.mac, Skip: underlay.Mark(n.cfg.TAP),
 			Note: func(r []byte) error { return n.store.Save(stateBridge, r) },

@@ -35,7 +35,6 @@ type lanSide struct {
 	network keys.NetworkID
 	sw      *l2.Switch
 	machine *lanport.Machine // owned by run
-	shut    bool             // likewise, as last told to the switch
 	looks   *limit.Limiter   // likewise
 
 	heard chan []byte            // payloads of frames
@@ -127,6 +126,14 @@ func (l *lanSide) set(link, fit bool) {
 	}
 }
 
+// expect says that the TAP is about to come to a LAN: nothing goes there before it has been
+// listened to, not even what waited for this node to come back.
+func (l *lanSide) expect() {
+	l.up.Store(true)
+	l.sw.Shut(true)
+	l.wake()
+}
+
 // hostChanged says that links of this host have changed.
 func (l *lanSide) hostChanged() {
 	l.changed.Store(true)
@@ -185,10 +192,7 @@ func (l *lanSide) step(now time.Time) time.Time {
 
 // apply makes the switch what the machine says; again because it may have new remotes.
 func (l *lanSide) apply(again bool) {
-	if shut := !l.machine.Open(); shut != l.shut {
-		l.shut = shut
-		l.sw.Shut(shut)
-	}
+	l.sw.Shut(!l.machine.Open())
 	beside := l.machine.Beside()
 	if again || !slices.Equal(beside, l.port.beside) { // port is written here alone
 		names := make(map[string]bool, len(beside))

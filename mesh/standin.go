@@ -253,8 +253,8 @@ func (n *Node) reachesBeyond(port lanPort, now time.Time) bool {
 	return now.Sub(n.state.lans.reached) < unfitAfter
 }
 
-// segmentOf names the LAN that a member says it bridges: a station may move from one of
-// its members to another without being asked.
+// segmentOf names the LAN that a member says it bridges. That others there have agreed is
+// not known: it moves no station (standIn does).
 func (n *Node) segmentOf(id keys.NodeID) l2.Segment {
 	if id == n.self {
 		return l2.Segment(n.state.lans.own)

@@ -249,6 +249,9 @@ func (n *Node) stationHealth() (list []api.Health) {
 		case l2.AlarmElsewhere:
 			h.Text = fmt.Sprintf("frames from %s were heard here, but it answers behind member %s, which keeps it", what, who)
 			h.Remedy = "give one of the two hosts another address"
+		case l2.AlarmLoop:
+			h.Text = fmt.Sprintf("the network behind this node and the one behind member %s are joined: frames would go round, and some are dropped", who)
+			h.Remedy = "take out one of the two ways, or let both members run with --bridge, so that one of them forwards"
 		case l2.AlarmFlaps:
 			h.Text = fmt.Sprintf("%s moves to and fro between this node and member %s and stays where it is for 3 minutes", what, who)
 			h.Remedy = "look for a second host with this address, or a loop between the two networks"
