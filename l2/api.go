@@ -52,8 +52,9 @@ type Config struct {
 
 	// GroupsChanged, if set, is called when Groups returns something else. It must not call the switch and not wait.
 	GroupsChanged func()
-	// Everyone is sent what is for all remotes that take copies (Copied), once, where
-	// more than SpreadAbove of them would be sent it each. nil: they always are.
+	// Everyone is sent, once, what more than SpreadAbove of the remotes that take copies
+	// (Copied) would be sent each: it is for those of them that want it (RemotePort.Wants).
+	// nil: they always are.
 	Everyone    Port
 	SpreadAbove int // 0: DefaultSpreadAbove
 

@@ -140,6 +140,9 @@ func (r *RemotePort) judge(v *view, frame []byte) (to *origin, why reason) {
 		return nil, elsewhere // split horizon: it is not ours to forward
 	}
 	if to == nil {
+		if !v.own.mayUse(h.VLAN) {
+			return nil, vlanDenied // who passes copies on may not know it yet
+		}
 		if r.loops(v, h.Src) || s.hosts.loops(stationOf(h.VLAN, h.Src), r.now) {
 			return nil, looped
 		}

@@ -1,6 +1,6 @@
 package l2
 
-// How a frame for all leaves in a large mesh: once, to a port that stands for all who
+// How a frame for many leaves in a large mesh: once, to a port that stands for all who
 // pass copies on, instead of once to each. Each receiver judges it by the member that it
 // came from, as if it had come straight from there.
 
@@ -28,33 +28,39 @@ func (s *Switch) newEveryone(p Port) *RemotePort {
 // takesCopies says whether what goes to everyone goes to this remote too.
 func (a *attachment) takesCopies() bool { return a.copied != nil && a.copied.TakesCopies() }
 
+// Wants says whether a frame for many, of whatever member, is to go to the remote too: not
+// in a VLAN that it may not use, nor to a group to which nobody listens there, nor for one
+// unknown station if no unheard hosts can be there. It takes no lock.
+func (r *RemotePort) Wants(frame []byte) bool {
+	at := r.at.Load()
+	h, ok := ParseHeader(frame)
+	switch {
+	case at == nil, !ok, !at.mayUse(h.VLAN):
+		return false
+	case !h.Dst.Multicast():
+		return at.silent
+	case snooped(h, frame):
+		return group{reach: toListeners, key: stationOf(h.VLAN, h.Dst)}.reaches(r)
+	}
+	return true
+}
+
 // spread replaces those that were aimed at and take copies by everyone, where they are
-// many, and most of those that everyone reaches. A VLAN that is not for all of these is
-// not told to all.
-func (p *pump) spread(v *view, vlan uint16) {
+// many. Who passes copies on leaves out those that do not want them (Wants). It reports
+// whether it has done so.
+func (p *pump) spread(vlan uint16) bool {
 	s := p.sw
 	if s.everyone == nil || len(p.to) <= s.cfg.SpreadAbove {
-		return
+		return false
 	}
-	reached := 0
-	for _, r := range v.ports {
-		at := r.at.Load()
-		if at == nil || !at.takesCopies() {
-			continue
-		}
-		if !at.mayUse(vlan) {
-			return
-		}
-		reached++
-	}
-	aimed := 0
+	takers := 0
 	for _, t := range p.to {
 		if t.at.takesCopies() {
-			aimed++
+			takers++
 		}
 	}
-	if aimed <= s.cfg.SpreadAbove || 2*aimed <= reached {
-		return
+	if takers <= s.cfg.SpreadAbove {
+		return false
 	}
 	others := p.to[:0]
 	for _, t := range p.to {
@@ -64,5 +70,12 @@ func (p *pump) spread(v *view, vlan uint16) {
 	}
 	clear(p.to[len(others):])
 	p.to = others
-	p.aim(s.everyone, vlan)
+	return p.aim(s.everyone, vlan) == passed
+}
+
+// drop forgets where the frame in hand was to go.
+func (p *pump) drop() {
+	clear(p.to)
+	clear(p.here)
+	p.to, p.here = p.to[:0], p.here[:0]
 }

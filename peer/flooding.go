@@ -13,8 +13,8 @@ import (
 	"meshd/peer/way"
 )
 
-// How a frame for all goes in a large mesh: by copies that members pass on (package
-// flood). What is for all is rare, and limited for each origin, so that one lock and a
+// How a frame for many goes in a large mesh: by copies that members pass on (package
+// flood). What is for many is rare, and limited for each origin, so that one lock and a
 // signature are no burden on a frame's way.
 
 // controlFlood is the kind of control message that says which copies are here or wanted.
@@ -75,6 +75,25 @@ func (c child) Neighbour() bool { return c.kept.Load() }
 
 // Away implements flood.Member.
 func (c child) Away() bool { return c.away.Load() }
+
+// Selective is a FrameSink that knows which frames for many its remote wants. Without, it
+// wants all of them.
+type Selective interface {
+	FrameSink
+	// Wants looks at a frame, whose origin may be any remote. It must not block.
+	Wants(frame []byte) bool
+}
+
+// Wants implements flood.Member. A remote that nobody listens to yet may be one that is not
+// to see it: if it is, it hears of the frame.
+func (c child) Wants(frame []byte) bool {
+	sink := c.sink.Load()
+	if sink == nil {
+		return false
+	}
+	to, selective := (*sink).(Selective)
+	return !selective || to.Wants(frame)
+}
 
 // StartFlooding says of which network this node's copies are and in which of its lives
 // it is. It may be called again.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,6 +29,7 @@ var crowdNetwork = keys.NetworkID{9}
 
 // originSink is where one node gets the frames of one origin.
 type originSink struct {
+	deaf   atomic.Bool // frames for some are not for this remote
 	mu     sync.Mutex
 	frames [][]byte
 }
@@ -41,6 +43,11 @@ func (s *originSink) Receive(frame []byte, csumStart int) {
 	s.frames = append(s.frames, bytes.Clone(frame))
 }
 func (s *originSink) Flush() {}
+
+// forSome is what the first byte of a frame says that is not for the deaf.
+const forSome = 0x5e
+
+func (s *originSink) Wants(frame []byte) bool { return !s.deaf.Load() || frame[0] != forSome }
 
 func (s *originSink) take() [][]byte {
 	s.mu.Lock()
@@ -163,6 +170,43 @@ func TestFloodReachesEachOnce(t *testing.T) {
 			}
 		}
 		t.Logf("the last origin has %d sessions with %d members", up, len(c.nodes)-1)
+	})
+}
+
+// What is not for a member goes by others, which miss nothing for it.
+func TestFloodForSome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(t, 24)
+		deaf := []int{1, 2, 4, 7, 8, 11, 12, 14, 15, 18, 20, 23}
+		for _, sinks := range c.sinks {
+			for _, i := range deaf {
+				if sinks[i] != nil {
+					sinks[i].deaf.Store(true)
+				}
+			}
+		}
+		for round := range 10 {
+			f := frame(60, round+1)
+			f[0] = forSome
+			before := c.sent()
+			c.broadcast(3, f)
+			time.Sleep(time.Second)
+			c.got(3, f, deaf...)
+			for _, i := range deaf {
+				if n := len(c.sinks[i][3].take()); n > 0 {
+					t.Errorf("%d got %d frames that are not for it", i, n)
+				}
+			}
+			for i, now := range c.sent() {
+				if now-before[i] > spread.Fanout {
+					t.Errorf("%d sent %d copies", i, now-before[i])
+				}
+			}
+		}
+		f := frame(60, 20)
+		c.broadcast(3, f)
+		time.Sleep(time.Second)
+		c.got(3, f)
 	})
 }
 

@@ -1,5 +1,5 @@
-// Package flood spreads one frame to all members of a large mesh: each sends at most
-// Fanout copies of it and gets it once.
+// Package flood spreads one frame to all members of a large mesh, or to those of them that
+// it is for: each sends at most Fanout copies of it and gets it once.
 //
 //	origin --copy--> 8 children --copy--> 8 children each --copy--> ...
 //	   the circle of ids, cut into parts     each cuts its own part further

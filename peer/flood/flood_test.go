@@ -3,6 +3,7 @@ package flood
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -60,12 +61,48 @@ func TestDeaths(t *testing.T) {
 	t.Logf("the last survivor has it after %v at worst", worst)
 }
 
+// What is for some of 200 members comes to each of those once, and nobody else has a part in
+// it: also where one in ten of them dies meanwhile, and where a quarter of all do not know of
+// one in five of them yet that it is for them.
+func TestForSome(t *testing.T) {
+	for _, tt := range []struct {
+		audience      int
+		deaths, views bool
+		limit         time.Duration
+	}{
+		{9, false, false, 3 * hop}, {40, false, false, 3 * hop}, {190, false, false, 3 * hop},
+		{9, true, false, time.Second}, {40, true, false, time.Second}, {190, true, false, time.Second},
+		{9, false, true, time.Second}, {40, false, true, time.Second}, {190, false, true, time.Second},
+	} {
+		t.Run(fmt.Sprintf("for %d, deaths %v, different views %v", tt.audience, tt.deaths, tt.views), func(t *testing.T) {
+			for seed := range uint64(3) {
+				s := newSim(t, size, seed)
+				origin := s.nodes[s.rng.IntN(size)]
+				some := s.some(tt.audience, origin)
+				new := some[:tt.audience/5]
+				late := s.some(size/4, append(new, origin)...)
+				s.deaf = func(by, of *simNode) bool {
+					return !slices.Contains(some, of) || tt.views && slices.Contains(new, of) && slices.Contains(late, by)
+				}
+				if tt.deaths {
+					for _, n := range some[:(tt.audience+9)/10] {
+						s.after(time.Duration(s.rng.Int64N(int64(3*hop))), func() { n.dead = true })
+					}
+				}
+				name := origin.broadcast(text)
+				s.run(3 * time.Second)
+				s.check(name, text, tt.limit)
+			}
+		})
+	}
+}
+
 // Who is dead at the start and thought alive leaves a hole as well.
 func TestDeadChildren(t *testing.T) {
 	for seed := range uint64(5) {
 		s := newSim(t, size, seed)
 		origin := s.nodes[0]
-		for _, send := range origin.m.divide(Name{origin.id, 1, 1}, everywhere, origin.id) {
+		for _, send := range origin.m.divide(Name{origin.id, 1, 1}, everywhere, origin.id, nil) {
 			if s.rng.IntN(2) == 0 {
 				s.byID[send.To.Node()].dead = true
 			}
@@ -99,7 +136,7 @@ func TestHostileForwarders(t *testing.T) {
 				s := newSim(t, size, seed)
 				origin := s.nodes[100]
 				var bad []*simNode
-				for i, send := range origin.m.divide(Name{origin.id, 1, 1}, everywhere, origin.id) {
+				for i, send := range origin.m.divide(Name{origin.id, 1, 1}, everywhere, origin.id, nil) {
 					if i%3 == 0 { // children of the origin itself: there is no worse place
 						n := s.byID[send.To.Node()]
 						n.abuse, bad = tt.abuse, append(bad, n)
@@ -142,7 +179,7 @@ func TestReplays(t *testing.T) {
 	s := newSim(t, 40, 1)
 	origin := s.nodes[3]
 	var said [][]byte
-	bad := s.byID[origin.m.divide(Name{origin.id, 1, 1}, everywhere, origin.id)[0].To.Node()] // who passes some on
+	bad := s.byID[origin.m.divide(Name{origin.id, 1, 1}, everywhere, origin.id, nil)[0].To.Node()] // who passes some on
 	bad.abuse = func(_, _ *simNode, b []byte) []byte { said = append(said, bytes.Clone(b)); return b }
 	var names []Name
 	for i := range 50 {
@@ -330,7 +367,7 @@ func TestDivide(t *testing.T) {
 		var spread func(n *simNode, p Part, from *simNode, at int)
 		spread = func(n *simNode, p Part, from *simNode, at int) {
 			depth = max(depth, at)
-			sends := n.m.divide(name, p, from.id)
+			sends := n.m.divide(name, p, from.id, nil)
 			if len(sends) > Fanout {
 				t.Fatalf("%d copies", len(sends))
 			}

@@ -21,6 +21,10 @@ const (
 	askAgain = 150 * time.Millisecond
 	maxAsked = 6
 
+	// minTold is how many are told of a frame that is not for all: so many neighbours, or
+	// others that it is for.
+	minTold = 6
+
 	// holdFor is how long a frame is kept for those who ask, within bounds of memory for
 	// each origin and for all.
 	holdFor      = 2 * time.Second
@@ -199,7 +203,7 @@ func (m *Machine) Next() Name {
 
 // Begin spreads a frame of this node's own. body is the copy as bytes, borrowed.
 func (m *Machine) Begin(name Name, body []byte, now time.Time) []Send {
-	sends := m.divide(name, everywhere, m.self)
+	sends := m.divide(name, everywhere, m.self, body[HeaderLen:])
 	m.stats.Sent += uint64(len(sends))
 	m.hold(nil, name, body, len(sends), now)
 	return sends
@@ -262,7 +266,7 @@ func (m *Machine) Accept(from keys.NodeID, c *Copy, body []byte, now time.Time) 
 	}
 	origin.window.mark(c.Number)
 	m.found(c.Name)
-	sends := m.divide(c.Name, c.Part, from)
+	sends := m.divide(c.Name, c.Part, from, c.Frame)
 	for i := range sends {
 		if !origin.passed.take(now, passTerms) {
 			sends = sends[:i]

@@ -51,6 +51,8 @@ func (m *Machine) hold(origin *node, name Name, body []byte, sent int, now time.
 	}
 }
 
+func (h *held) frame() []byte { return h.body[HeaderLen:] }
+
 func (h *held) cost() int { return len(h.body) + entryCost }
 
 // release lets a frame go. It stays in the order, without what it took, unless it is the
@@ -103,7 +105,7 @@ func (m *Machine) Hear(from keys.NodeID, msg Message, now time.Time) []Answer {
 			m.search(name, by, now)
 		case Want:
 			h := m.holding[name]
-			if h == nil || h.sent >= Fanout || !by.answers.take(now, answerTerms) {
+			if h == nil || h.sent >= Fanout || !by.member.Wants(h.frame()) || !by.answers.take(now, answerTerms) {
 				continue
 			}
 			h.sent++
@@ -169,34 +171,58 @@ func earlier(a, b time.Time) time.Time {
 // tell says to each neighbour what it may not have. Who has sent all the copies that it
 // may does not offer any.
 func (m *Machine) tell() []Tell {
-	var fresh []*held
+	names := map[*node][]Name{}
 	for _, h := range slices.Backward(m.order) {
 		if h.told {
 			break // and so were all before
 		}
 		h.told = true
-		if h.body != nil && h.sent < Fanout {
-			fresh = append(fresh, h)
+		if h.body == nil || h.sent >= Fanout {
+			continue
 		}
-	}
-	if len(fresh) == 0 {
-		return nil
+		for _, n := range m.concerned(h) {
+			if h.name.Origin != n.id && !slices.Contains(h.has, n.id) {
+				names[n] = append(names[n], h.name)
+			}
+		}
 	}
 	var tells []Tell
 	for _, n := range m.ring {
-		if !n.member.Neighbour() || !n.up() {
-			continue
-		}
-		var names []Name
-		for _, h := range fresh {
-			if h.name.Origin != n.id && !slices.Contains(h.has, n.id) {
-				names = append(names, h.name)
-			}
-		}
-		tells = appendTells(tells, n.member, Have, names)
+		tells = appendTells(tells, n.member, Have, names[n])
 	}
 	m.stats.Told += uint64(len(tells))
 	return tells
+}
+
+// concerned are those that hear from this node of a frame: neighbours that it is for. Where
+// it is for few of them, all that it is for are joined in the same manner: the next of them
+// on the circle, and those 2, 4, 8 ... further, each or one before the next that has a session.
+func (m *Machine) concerned(h *held) (list []*node) {
+	for _, n := range m.ring {
+		if n.member.Neighbour() && n.up() && n.member.Wants(h.frame()) {
+			list = append(list, n)
+		}
+	}
+	if len(list) >= minTold {
+		return list
+	}
+	all := m.ring.wanting(h.frame())
+	if len(all) == len(m.ring) {
+		return list // it is for all
+	}
+	at, _ := all.search(m.self)
+	for step := 1; step <= len(all) && len(list) < minTold; step *= 2 {
+		next := all[(at+step-1)%len(all)]
+		for i := step; i < min(2*step, len(all)+1) && !next.up(); i++ {
+			if n := all[(at+i-1)%len(all)]; n.up() {
+				next = n
+			}
+		}
+		if !slices.Contains(list, next) && !next.member.Away() {
+			list = append(list, next)
+		}
+	}
+	return list
 }
 
 // appendTells puts names into as many messages as they take.

@@ -13,6 +13,8 @@ type Member interface {
 	Reach() Reach    // whether there is a session
 	Neighbour() bool // one is kept
 	Away() bool      // it is thought not to be there: a hint
+
+	Wants(frame []byte) bool // the frame is for it, as far as this node knows
 }
 
 // Reach is how a member is reached now.
@@ -55,6 +57,23 @@ func (r ring) within(p Part) ring {
 	return r[from:max(from, to)]
 }
 
+// wanting are those that a frame is for.
+func (r ring) wanting(frame []byte) ring {
+	for i, n := range r {
+		if n.member.Wants(frame) {
+			continue
+		}
+		some := slices.Clone(r[:i])
+		for _, n := range r[i+1:] {
+			if n.member.Wants(frame) {
+				some = append(some, n)
+			}
+		}
+		return some
+	}
+	return r // it is for all, as a rule
+}
+
 func compare(a, b uint64) int {
 	switch {
 	case a < b:
@@ -68,11 +87,12 @@ func compare(a, b uint64) int {
 // divide cuts a part into at most Fanout smaller ones, each with the child that gets a
 // copy for it. They cover the part but for self's own place, also where no member is
 // known: the child may know one. So nobody's part has one in it who has passed the frame
-// on, and a tree of h steps reaches at least 7^h members.
-func (m *Machine) divide(name Name, p Part, from keys.NodeID) []Send {
-	self := place(m.self)
+// on, and a tree of h steps reaches at least 7^h members. Those that the frame is not for
+// are as if they were not there.
+func (m *Machine) divide(name Name, p Part, from keys.NodeID, frame []byte) []Send {
+	self, all := place(m.self), m.ring.within(p).wanting(frame)
 	if p.First > p.Last || self < p.First || self > p.Last {
-		return m.cut(nil, name, p, Fanout, from)
+		return m.cut(nil, all, name, p, Fanout, from)
 	}
 	left, right := nowhere, nowhere
 	if self > p.First {
@@ -81,25 +101,25 @@ func (m *Machine) divide(name Name, p Part, from keys.NodeID) []Send {
 	if self < p.Last {
 		right = Part{self + 1, p.Last}
 	}
-	l, r := len(m.ring.within(left)), len(m.ring.within(right))
+	l, r := len(all.within(left)), len(all.within(right))
 	switch {
 	case l+r == 0:
 		return nil
 	case r == 0:
-		return m.cut(nil, name, left, Fanout, from)
+		return m.cut(nil, all, name, left, Fanout, from)
 	case l == 0:
-		return m.cut(nil, name, right, Fanout, from)
+		return m.cut(nil, all, name, right, Fanout, from)
 	}
 	share := min(max((Fanout*l+(l+r)/2)/(l+r), 1), Fanout-1)
 	if l+r <= Fanout {
 		share = l
 	}
-	return m.cut(m.cut(nil, name, left, share, from), name, right, Fanout-share, from)
+	return m.cut(m.cut(nil, all, name, left, share, from), all, name, right, Fanout-share, from)
 }
 
-// cut appends to sends what divides a part without self in it into at most n.
-func (m *Machine) cut(sends []Send, name Name, p Part, n int, from keys.NodeID) []Send {
-	all := m.ring.within(p)
+// cut appends to sends what divides a part without self in it among at most n of all.
+func (m *Machine) cut(sends []Send, all ring, name Name, p Part, n int, from keys.NodeID) []Send {
+	all = all.within(p)
 	targets := make(ring, 0, len(all))
 	for _, t := range all {
 		if t.id == name.Origin || t.id == from {

@@ -23,8 +23,9 @@ type sim struct {
 	nodes  []*simNode
 	byID   map[keys.NodeID]*simNode
 	delay  func(a, b *simNode) time.Duration
-	tells  int // messages sent
-	octets int // of copies and messages, as bodies
+	deaf   func(by, of *simNode) bool // that a frame is not for one, as another sees it; nil: for all
+	tells  int                        // messages sent
+	octets int                        // of copies and messages, as bodies
 }
 
 type event struct {
@@ -73,6 +74,9 @@ func (s seen) Reach() Reach {
 	return NoSession
 }
 func (s seen) Away() bool { return false }
+func (s seen) Wants([]byte) bool {
+	return s.of.sim.deaf == nil || !s.of.sim.deaf(s.by, s.of)
+}
 
 // Neighbour is as mesh has it: the next ones in both directions on six rings.
 func (s seen) Neighbour() bool {
@@ -242,6 +246,12 @@ func (s *sim) check(name Name, text string, limit time.Duration) (last time.Dura
 			continue
 		}
 		got := n.got[name]
+		if s.deaf != nil && s.deaf(n, n) {
+			if len(got) > 0 {
+				s.t.Errorf("%d got what is not for it", n.index)
+			}
+			continue
+		}
 		if len(got) != 1 {
 			s.t.Errorf("%d got it %d times", n.index, len(got))
 			continue
