@@ -1,14 +1,17 @@
 package gateway
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -68,39 +71,45 @@ func (h *Host) syncAddress4(inside netlink.Link, subnet netip.Prefix) error {
 }
 
 // syncNAT has what comes from the subnet masqueraded, wherever it leaves but by the mesh.
+// It looks at what is there: whoever flushes the rules of nftables tells nobody.
 func (h *Host) syncNAT(inside string, subnet netip.Prefix) error {
-	if subnet.IsValid() && h.nat == subnet {
-		return nil
-	}
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("masquerade %v: %w", subnet, err)
 	}
-	name := fmt.Sprintf("meshd_%x", h.table(0))
-	tables, err := c.ListTablesOfFamily(nftables.TableFamilyIPv4)
+	table := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: fmt.Sprintf("meshd_%x", h.table(0))}
+	tables, err := c.ListTablesOfFamily(table.Family)
 	if err != nil {
 		if !subnet.IsValid() { // there is no nftables: then there is nothing of ours in it
 			return nil
 		}
 		return fmt.Errorf("masquerade %v: %w", subnet, err)
 	}
-	for _, t := range tables {
-		if t.Name == name {
-			c.DelTable(t)
+	there := slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == table.Name })
+	chain := &nftables.Chain{
+		Name: "leave", Table: table, Type: nftables.ChainTypeNAT,
+		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
+	}
+	mark := userdata.AppendString(nil, userdata.TypeComment, fmt.Sprintf("%v, not by %s", subnet, inside))
+	switch {
+	case !there && !subnet.IsValid():
+		return nil
+	case there && subnet.IsValid():
+		if rules, err := c.GetRules(table, chain); err == nil && len(rules) == 1 && bytes.Equal(rules[0].UserData, mark) {
+			return nil
 		}
 	}
+	if there {
+		c.DelTable(table)
+	}
 	if subnet.IsValid() {
-		t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: name})
-		chain := c.AddChain(&nftables.Chain{
-			Name: "leave", Table: t, Type: nftables.ChainTypeNAT,
-			Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
-		})
-		c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: masquerade(inside, subnet)})
+		c.AddTable(table)
+		c.AddChain(chain)
+		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: masquerade(inside, subnet), UserData: mark})
 	}
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("masquerade %v: %w", subnet, err)
 	}
-	h.nat = subnet
 	return nil
 }
 
