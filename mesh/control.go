@@ -176,6 +176,7 @@ func (n *Node) reconcileMembers(now time.Time) {
 	}
 	n.reconcileSegment(len(changed) > 0)
 	n.reconcileBridge(now)
+	n.keepGuard(now)
 	n.reconcileLAN(now, len(changed) > 0)
 }
 
