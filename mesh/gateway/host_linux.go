@@ -82,31 +82,43 @@ func (h *Host) Uplink() (Uplink, bool, error) {
 		return Uplink{}, false, err
 	}
 	slices.SortStableFunc(routes, func(a, b netlink.Route) int { return a.Priority - b.Priority })
+	var beside []netip.Addr
 	for _, r := range routes {
 		const dead = unix.RTNH_F_LINKDOWN | unix.RTNH_F_DEAD
-		if !isDefault(r) || r.Type != unix.RTN_UNICAST || r.LinkIndex == inside.Attrs().Index || r.LinkIndex == 0 || r.Flags&dead != 0 {
+		if !isDefault(r) || r.Type != unix.RTN_UNICAST || r.LinkIndex == 0 || r.Flags&dead != 0 {
 			continue
 		}
-		link, err := h.nl.LinkByIndex(r.LinkIndex)
-		if err != nil || link.Attrs().OperState == netlink.OperDown || link.Attrs().Flags&net.FlagLoopback != 0 {
-			continue
-		}
-		u := Uplink{Name: link.Attrs().Name, Index: link.Attrs().Index}
-		if mac := link.Attrs().HardwareAddr; len(mac) == 6 && link.Attrs().EncapType == "ether" {
-			u.MAC = [6]byte(mac)
-		}
-		addrs, err := h.nl.AddrList(link, netlink.FAMILY_V6)
-		if err != nil {
-			continue
-		}
-		for _, a := range addrs {
-			if ip, ok := netip.AddrFromSlice(a.IP); ok {
-				u.Addrs = append(u.Addrs, ip)
+		if r.LinkIndex == inside.Attrs().Index {
+			if r.Protocol != protocol {
+				router, _ := netip.AddrFromSlice(r.Gw)
+				beside = append(beside, router)
 			}
+			continue
 		}
-		return u, true, nil
+		if u, ok := h.uplinkAt(r.LinkIndex); ok {
+			return u, true, nil
+		}
 	}
-	return Uplink{}, false, nil
+	return Uplink{Beside: beside}, false, nil
+}
+
+// uplinkAt is an interface, if it works.
+func (h *Host) uplinkAt(index int) (u Uplink, ok bool) {
+	link, err := h.nl.LinkByIndex(index)
+	if err != nil || link.Attrs().OperState == netlink.OperDown || link.Attrs().Flags&net.FlagLoopback != 0 {
+		return u, false
+	}
+	u = Uplink{Name: link.Attrs().Name, Index: link.Attrs().Index}
+	if mac := link.Attrs().HardwareAddr; len(mac) == 6 && link.Attrs().EncapType == "ether" {
+		u.MAC = [6]byte(mac)
+	}
+	addrs, err := h.nl.AddrList(link, netlink.FAMILY_V6)
+	for _, a := range addrs {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok {
+			u.Addrs = append(u.Addrs, ip)
+		}
+	}
+	return u, err == nil
 }
 
 func isDefault(r netlink.Route) bool {
@@ -136,7 +148,7 @@ func (h *Host) Sync(w Want) error {
 	if w.Forward && up {
 		values = h.settings.forwarding6(name, uplink.Name)
 	}
-	if uplink4, ok := h.uplink4(inside); ok && w.NAT4.IsValid() {
+	if uplink4, _ := h.uplink4(inside); uplink4 != "" && w.NAT4.IsValid() {
 		values = append(values, forwarding4(name, uplink4)...)
 	}
 	var main []netlink.Route

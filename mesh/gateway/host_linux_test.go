@@ -5,8 +5,10 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,6 +32,13 @@ func enter(t *testing.T) {
 		run(t, "ip", strings.Fields(line)...)
 	}
 	plugTAP(t, "br0")
+	for _, name := range []string{"eth0", "br0"} { // routes by what has no carrier do not count
+		for end := time.Now().Add(5 * time.Second); !strings.Contains(run(t, "ip", "link", "show", name), "state UP"); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal(run(t, "ip", "link"))
+			}
+		}
+	}
 }
 
 // plugTAP makes the TAP anew, in a bridge.
@@ -193,5 +202,44 @@ func TestFlushed(t *testing.T) {
 	}
 	if left := run(t, "nft", "list", "ruleset"); left != "" {
 		t.Errorf("left: %s", left)
+	}
+}
+
+// TestUplinkInBridge: default routes by the bridge that the TAP is in are no uplink, and are told apart from ours.
+func TestUplinkInBridge(t *testing.T) {
+	enter(t)
+	var notes []byte
+	h := host(t, &notes)
+	defer h.Close()
+	lan := netip.MustParseAddr("fe80::1")
+	check := func(what string, up string, beside ...netip.Addr) {
+		t.Helper()
+		u, ok, err := h.Uplink()
+		if err != nil || ok != (up != "") || u.Name != up || !slices.Equal(u.Beside, beside) {
+			t.Errorf("%s: %+v, %v, %v; want %q, %v", what, u, ok, err, up, beside)
+		}
+	}
+	blamed := func() bool {
+		return slices.ContainsFunc(h.Problems(all()), func(p Problem) bool { return strings.Contains(p.Text, "leaves by br0") })
+	}
+	check("none", "")
+	if err := h.Sync(all()); err != nil {
+		t.Fatal(err)
+	}
+	check("ours", "")
+	run(t, "ip", "-6", "route", "add", "default", "via", lan.String(), "dev", "br0")
+	check("of the LAN", "", lan)
+	run(t, "ip", "-6", "route", "add", "default", "via", "fe80::2", "dev", "eth0", "metric", "2048")
+	check("and another", "eth0")
+	if blamed() {
+		t.Error("blamed is IPv4 although it has an uplink")
+	}
+	run(t, "ip", "route", "add", "default", "via", "192.0.2.9", "dev", "br0", "onlink", "metric", "50")
+	if blamed() {
+		t.Error("blamed is IPv4 although it has an uplink, too")
+	}
+	run(t, "ip", "route", "del", "default", "dev", "eth0")
+	if !blamed() {
+		t.Errorf("IPv4 leads into the bridge, and the problems are %+v", h.Problems(all()))
 	}
 }

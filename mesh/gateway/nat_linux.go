@@ -19,21 +19,24 @@ import (
 // label marks our IPv4 address on the interface.
 const label = ":meshd"
 
-// uplink4 is the interface of the host's own IPv4 default route.
-func (h *Host) uplink4(inside netlink.Link) (string, bool) {
+// uplink4 is the interface of the host's own IPv4 default route, "" for none; beside says
+// that there is one by the bridge that the TAP is in.
+func (h *Host) uplink4(inside netlink.Link) (name string, beside bool) {
 	routes, err := h.nl.RouteListFiltered(unix.AF_INET, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return "", false
 	}
 	for _, r := range routes {
-		if !isDefault(r) || r.LinkIndex == 0 || r.LinkIndex == inside.Attrs().Index {
+		if !isDefault(r) || r.LinkIndex == 0 {
 			continue
 		}
-		if link, err := h.nl.LinkByIndex(r.LinkIndex); err == nil {
-			return link.Attrs().Name, true
+		if r.LinkIndex == inside.Attrs().Index {
+			beside = true
+		} else if link, err := h.nl.LinkByIndex(r.LinkIndex); err == nil {
+			return link.Attrs().Name, beside
 		}
 	}
-	return "", false
+	return "", beside
 }
 
 // syncAddress4 gives this host the first address of a subnet, and takes others away
