@@ -159,31 +159,7 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 	}
 	switch {
 	case where == nil:
-		if h.Dst == v.own.mac.probe() {
-			s.hearAnswer(v, h, f.Data, p.from, now)
-			return elsewhere
-		}
-		g := s.groupOf(h, f.Data)
-		if !s.takeFlood(g, len(f.Data), now) {
-			return storm
-		}
-		if why := s.guard(v, &v.own, h, f.Data, p.from, now); why != passed {
-			return why
-		}
-		g = s.overhearGroups(v, h, f.Data, g, now)
-		if p.aimBUM(v, h, f.Data, g, now) {
-			return passed
-		}
-		if g.reach != toAll && !g.control && len(p.to)+len(p.here) == 0 {
-			return noListener
-		}
-		if g.reach == toAll {
-			p.spread(v, h.VLAN)
-		}
-		if s.recent.some.Load() {
-			s.ahead(v, p.to, &h, now)
-		}
-		return p.emit(f)
+		return p.forwardBUM(v, h, f, now)
 	case where == p.from:
 		if r := v.virtual(h.Dst); r != nil {
 			if why := s.guard(v, &v.own, h, f.Data, p.from, now); why != passed {
@@ -205,6 +181,36 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 		p.aimHere(v, where)
 	} else if why := p.aim(where.remote, h.VLAN); why != passed {
 		return why
+	}
+	if s.recent.some.Load() {
+		s.ahead(v, p.to, &h, now)
+	}
+	return p.emit(f)
+}
+
+// forwardBUM is forward for an admitted BUM frame.
+func (p *pump) forwardBUM(v *view, h Header, f Frame, now time.Duration) reason {
+	s := p.sw
+	if h.Dst == v.own.mac.probe() {
+		s.hearAnswer(v, h, f.Data, p.from, now)
+		return elsewhere
+	}
+	g := s.groupOf(h, f.Data)
+	if !s.takeFlood(g, len(f.Data), now) {
+		return storm
+	}
+	if why := s.guard(v, &v.own, h, f.Data, p.from, now); why != passed {
+		return why
+	}
+	g = s.overhearGroups(v, h, f.Data, g, now)
+	if p.aimBUM(v, h, f.Data, g, now) {
+		return passed
+	}
+	if g.reach != toAll && !g.control && len(p.to)+len(p.here) == 0 {
+		return noListener
+	}
+	if g.reach == toAll {
+		p.spread(v, h.VLAN)
 	}
 	if s.recent.some.Load() {
 		s.ahead(v, p.to, &h, now)
