@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"meshd/integration/lab"
 )
@@ -518,40 +517,21 @@ func (w *world) lanBehind(h, host *lab.Host, stp bool) {
 		state, delay = "1", "200" // centiseconds: the least that the kernel takes
 	}
 	w.shell(h, "ip link add br0 type bridge stp_state "+state+" forward_delay "+delay+" && ip link set br0 up")
-	w.cable(h, "p0", host, "l0")
-	w.shell(h, "ip link set p0 master br0 up")
-	w.shell(host, "ip link set l0 up")
+	w.must(w.lab.Cable(h, "p0", host, "l0"))
+	w.shell(h, "ip link set p0 master br0")
 }
 
 // wire lays a cable between the bridges of two hosts; x0, its end at the first, is down.
 func (w *world) wire(a, b *lab.Host) {
 	w.Helper()
-	w.cable(a, "x0", b, "x1")
-	w.shell(a, "ip link set x0 master br0")
-	w.shell(b, "ip link set x1 master br0 up")
-}
-
-// cable makes a veth pair between two hosts.
-func (w *world) cable(a *lab.Host, nameA string, b *lab.Host, nameB string) {
-	w.Helper()
-	fd := -1
-	w.must(b.Do(func() (err error) {
-		fd, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		return err
-	}))
-	defer unix.Close(fd)
-	w.inside(a, func(h *netlink.Handle) error {
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name = nameA
-		return h.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: nameB, PeerNamespace: netlink.NsFd(fd)})
-	})
+	w.must(w.lab.Cable(a, "x0", b, "x1"))
+	w.shell(a, "ip link set x0 down && ip link set x0 master br0")
+	w.shell(b, "ip link set x1 master br0")
 }
 
 func (w *world) shell(h *lab.Host, script string) {
 	w.Helper()
-	if out, err := h.Command(w.within(10*time.Second), "sh", "-c", script).CombinedOutput(); err != nil {
-		w.Fatalf("%s: %s: %v: %s", h.Name(), script, err, out)
-	}
+	w.run(h, "sh", "-c", script)
 }
 
 // portState is what a bridge does with a port of it.

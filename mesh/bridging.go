@@ -65,6 +65,7 @@ type bridging struct {
 	retry   time.Time     // when to try again
 	pause   time.Duration // after the next trial that fails
 	undone  bool          // because nobody answered
+	undoing string        // why it is to be put back, which has failed so far
 	lacking bool          // the role
 	carrier bool
 
@@ -129,8 +130,10 @@ func (n *Node) reconcileBridge(now time.Time) {
 	own := n.state.dir.Member(n.self)
 	b.lacking = own == nil || !own.Certificate.Roles.Has("bridge")
 	switch {
+	case b.undoing != "":
+		n.unbridge(b.undoing, now)
 	case b.lacking && b.on != nil:
-		n.unbridge("this node has lost the role")
+		n.unbridge("this node has lost the role", now)
 	case b.lacking || b.on == nil && now.Before(b.retry):
 		return
 	case b.on == nil && b.undone && len(n.state.up) == 0:
@@ -170,6 +173,7 @@ func (n *Node) bridge(now time.Time) {
 	}
 	n.log.Info("bridged", "bridge", b.on.Name())
 	s.hostChanged(n)
+	n.state.routing.hostChanged() // routes lead into the bridge now
 }
 
 func problemOf(err error) bridge.Problem {
@@ -189,29 +193,41 @@ func (s *segment) moveAddresses() error {
 	return errors.Join(err, s.setAddresses(s.addresses))
 }
 
-// unbridge puts all back.
-func (n *Node) unbridge(why string) {
+// unbridge puts all back. When that fails it is tried again.
+func (n *Node) unbridge(why string, now time.Time) {
 	s := n.state.segment
 	b := &s.bridging
+	if now.Before(b.retry) {
+		return
+	}
 	if err := b.on.Undo(); err != nil {
+		b.undoing, b.retry = why, now.Add(bridgeRetry)
 		b.problems = []bridge.Problem{problemOf(err)}
 		n.log.Error("undo the bridge", "err", err)
 		return
 	}
 	n.log.Warn("the bridge was undone", "why", why)
-	b.on, b.problems, b.carrier = nil, nil, false
+	if why == noAnswer {
+		b.pause = min(max(2*b.pause, bridgeAgain), bridgeRetryMost)
+		b.retry, b.undone = now.Add(b.pause), true
+	}
+	b.on, b.problems, b.carrier, b.undoing = nil, nil, false, ""
 	if err := s.moveAddresses(); err != nil {
 		n.log.Warn("move addresses back", "err", err)
 	}
 	s.hostChanged(n)
+	n.state.routing.hostChanged() // routes lead into the TAP again
 }
+
+// noAnswer is why a trial has failed.
+const noAnswer = "no member has answered since"
 
 // proveBridge undoes the change when it has cost this host its members: with the
 // interface that the mesh goes by in a bridge that does not work, nobody could come by
 // and repair it.
 func (n *Node) proveBridge(now time.Time) {
 	b := &n.state.segment.bridging
-	if b.on == nil || b.proved {
+	if b.on == nil || b.proved || b.undoing != "" {
 		return
 	}
 	if len(n.state.dir.Members()) < 2 { // there is nobody to ask
@@ -227,9 +243,7 @@ func (n *Node) proveBridge(now time.Time) {
 	if now.Sub(b.opened) < bridgeTrial {
 		return
 	}
-	b.pause = min(max(2*b.pause, bridgeAgain), bridgeRetryMost)
-	b.retry, b.undone = now.Add(b.pause), true
-	n.unbridge("no member has answered since")
+	n.unbridge(noAnswer, now)
 }
 
 // endBridge undoes the bridge at the end, unless the TAP stays.

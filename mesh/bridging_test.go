@@ -2,6 +2,7 @@ package mesh_test
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -32,6 +33,8 @@ type lanHost struct {
 
 	mu     sync.Mutex
 	on     bool
+	stuck  bool // it cannot be undone
+	tries  int  // to undo it
 	undone int
 }
 
@@ -69,6 +72,10 @@ func (h *lanHost) Link() bool {
 func (h *lanHost) Undo() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.tries++
+	if h.stuck {
+		return errors.New("the kernel will not")
+	}
 	h.on = false
 	h.undone++
 	return nil
@@ -230,6 +237,51 @@ func TestBridgeWithoutAnswer(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		if !h.Link() {
 			t.Fatalf("not tried again: %+v", one.status().Health)
+		}
+	})
+}
+
+// TestBridgeCannotBeUndone has the host refuse for a while: the node says so, tries on, and counts that as one trial.
+func TestBridgeCannotBeUndone(t *testing.T) {
+	inWorld(t, 19, func(t *testing.T, w *world) {
+		home := w.up(w.host("198.18.0.1"), "home")
+		home.waitReady(5 * time.Second)
+		invite, err := home.ask().Invite(t.Context(), api.InviteOptions{Uses: 1, Expires: time.Hour, Roles: []string{"bridge"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := &lanHost{host: w.host("198.18.0.2"), lan: &wire{}}
+		state := t.TempDir() + "/one"
+		first := w.bridging(h, "one", state, invite)
+		first.waitReady(10 * time.Second)
+		if err := first.stop(); err != nil {
+			t.Fatal(err)
+		}
+		h.deaf, h.stuck = true, true
+		one := w.bridging(h, "one", state, "")
+		one.waitReady(10 * time.Second)
+		has := func(code string) bool {
+			return slices.ContainsFunc(one.status().Health, func(l api.Health) bool { return l.Code == code })
+		}
+		time.Sleep(5 * time.Minute)
+		if !h.Link() || !has("bridge") || has("bridge-undone") {
+			t.Errorf("while it cannot be undone: bridged %v, health %+v", h.Link(), one.status().Health)
+		}
+		h.mu.Lock()
+		if h.tries < 20 || h.tries > 40 { // every 10 s
+			t.Errorf("tried %d times in 5 minutes", h.tries)
+		}
+		h.stuck = false
+		h.mu.Unlock()
+		time.Sleep(15 * time.Second)
+		if h.Link() || has("bridge") || !has("bridge-undone") {
+			t.Fatalf("then: bridged %v, health %+v", h.Link(), one.status().Health)
+		}
+		h.deaf = false
+		h.machine.SetAddr(netip.MustParseAddr("198.18.0.2"))
+		time.Sleep(2 * time.Minute)
+		if !h.Link() {
+			t.Errorf("after one trial it is not tried again within two minutes: %+v", one.status().Health)
 		}
 	})
 }

@@ -176,6 +176,7 @@ func (n *Node) reconcileMembers(now time.Time) {
 	}
 	n.reconcileSegment(len(changed) > 0)
 	n.reconcileBridge(now)
+	n.keepGuard(now)
 	n.reconcileLAN(now, len(changed) > 0)
 }
 
@@ -435,7 +436,7 @@ func (n *Node) measureRates(now time.Time) {
 
 // earlier returns the earlier of two times, of which zero is never.
 func earlier(a, b time.Time) time.Time {
-	if a.IsZero() || b.Before(a) {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b
 	}
 	return a

@@ -140,6 +140,7 @@ type schedule struct {
 	papers  time.Time // look at our own certificates
 
 	presence time.Time // look at the host's addresses on the segment
+	guard    time.Time // see whether what keeps the underlay out of a bridge is there
 	away     time.Time // look who can be reached
 
 	contacts time.Time // look whether those who relay to us are the right ones

@@ -114,6 +114,9 @@ func (n *Node) routingHealth() (list []api.Health) {
 	if n.standing() == election.Absent {
 		warn("gateway-role", "this node is to be a gateway and has not the role router: others take no advertisement from it",
 			"on an admin's node: meshd role "+n.ownName()+" router")
+	} else if n.ownBeside() {
+		warn("gateway-uplink", "this node is to be a gateway, and its IPv6 default route leaves by the bridge that the mesh is on: hosts of the mesh reach the router there without it",
+			"leave out --gateway: with the role router the advertisements of the LAN's router pass; or give this host an uplink beside the bridge")
 	} else if !r.up {
 		warn("gateway-uplink", "this node is to be a gateway and has no IPv6 default route of its own: it has nowhere to route to", "give this host IPv6; ip -6 route show default")
 	}

@@ -29,6 +29,8 @@ type hostSide interface {
 type detour interface {
 	// Sync takes account of routes that have changed.
 	Sync() error
+	// Guard is the part of Sync that takes account of a firewall that has changed.
+	Guard() error
 	// Complete reports whether it keeps out all of them.
 	Complete() bool
 	Close() error
@@ -140,6 +142,27 @@ func (s *segment) hostChanged(n *Node) {
 		n.log.Warn("keep routes apart", "err", err)
 	}
 	n.exclude(n.prefixes()) // the TAP may have come into a bridge, or out of it
+}
+
+// guardEvery is how often it is looked whether somebody has flushed the firewall.
+const guardEvery = 10 * time.Second
+
+// keepGuard keeps the underlay's packets out of the bridge that the TAP is in.
+func (n *Node) keepGuard(now time.Time) {
+	s := n.state.segment
+	if s == nil || s.around == nil || now.Before(n.state.schedule.guard) {
+		return
+	}
+	n.state.schedule.guard = now.Add(guardEvery)
+	was := s.complete()
+	err := s.around.Guard()
+	if s.complete() == was {
+		return
+	}
+	if err != nil {
+		n.log.Warn("keep the underlay out of the bridge", "err", err)
+	}
+	n.exclude(n.prefixes())
 }
 
 // run serves the segment until ctx ends.

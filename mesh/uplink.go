@@ -118,7 +118,7 @@ func (n *Node) advanceProxy(now time.Time) time.Time {
 		}
 	}
 	for _, s := range r.slots {
-		next = soonerOf(next, n.advanceInside(s, active, now))
+		next = earlier(next, n.advanceInside(s, active, now))
 	}
 	return next
 }
@@ -144,13 +144,6 @@ func (n *Node) advanceInside(s *slot, active []netip.Prefix, now time.Time) time
 		}
 	}
 	return next
-}
-
-func soonerOf(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
 }
 
 func (n *Node) sendUplink(frames [][]byte) {
@@ -274,7 +267,7 @@ func (n *Node) wanted(now time.Time) gateway.Want {
 		}
 		w.Prefixes = append(w.Prefixes, p)
 	}
-	takes := n.cfg.DefaultRoute == DefaultAlways || n.cfg.DefaultRoute != DefaultNever && !r.up
+	takes := n.cfg.DefaultRoute == DefaultAlways || n.cfg.DefaultRoute != DefaultNever && !r.up && !n.ownBeside()
 	if takes && n.state.segment.complete() { // else what carries the mesh would go that way
 		w.Default = best(heard, netip.Addr{})
 	}
@@ -282,6 +275,16 @@ func (n *Node) wanted(now time.Time) gateway.Want {
 		w.NAT4 = n.cfg.DHCP4
 	}
 	return w
+}
+
+// ownBeside says that the host has a default route of its own by the bridge that the TAP
+// is in, to a router of the LAN there. (A kernel there takes what the mesh's routers
+// advertise as well, as any host of the LAN.)
+func (n *Node) ownBeside() bool {
+	r := &n.state.routing
+	return slices.ContainsFunc(r.uplink.Beside, func(a netip.Addr) bool {
+		return !slices.ContainsFunc(r.slots, func(s *slot) bool { return s.addr == a })
+	})
 }
 
 // best is the router with an address, if it was heard, else the first; invalid for none.

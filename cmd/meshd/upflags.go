@@ -219,7 +219,7 @@ func (f *upFlags) checkSegment() error {
 		return usagef("tap", "the interface's name is empty")
 	case len(f.tap) > maxInterface:
 		return usagef("tap", "the interface's name %q has more than %d bytes", f.tap, maxInterface)
-	case f.tap == "." || f.tap == ".." || strings.ContainsFunc(f.tap, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("/:%", r) }):
+	case !interfaceName(f.tap):
 		return usagef("tap", "%q cannot name an interface", f.tap)
 	case f.bridge != "" && !interfaceName(f.bridge):
 		return usagef("bridge", "%q cannot name an interface", f.bridge)

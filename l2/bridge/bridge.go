@@ -27,6 +27,7 @@ type Record struct {
 	TAP    string         `json:"tap"`
 	Skip   uint32         `json:"skip,omitempty"`   // a routing table that is another's
 	MAC    string         `json:"mac,omitempty"`    // of the bridge, before; of one that was there
+	Least  bool           `json:"least,omitempty"`  // that was the least of its ports', as one has that nobody gave one
 	Port   string         `json:"port,omitempty"`   // the interface that a bridge was made for
 	Addrs  [][]byte       `json:"addrs,omitempty"`  // of Port, as the kernel tells them
 	Routes [][]byte       `json:"routes,omitempty"` // likewise by Port

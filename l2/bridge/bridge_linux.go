@@ -60,6 +60,7 @@ func (b *Bridge) plan() error {
 	b.record = Record{Boot: bootID(), TAP: b.cfg.TAP, Skip: b.cfg.Skip}
 	if isBridge(link) {
 		b.record.Bridge, b.record.MAC = b.cfg.Name, link.Attrs().HardwareAddr.String()
+		b.record.Least = b.record.MAC == leastMAC(link).String()
 		return nil
 	}
 	b.record.Bridge, b.record.Port = nameFor(b.cfg.TAP), b.cfg.Name

@@ -198,6 +198,25 @@ func TestExistingBridge(t *testing.T) {
 	compare(t, "undone", before, settings(t))
 }
 
+// TestFollowingBridge: a bridge that nobody gave an address has the least of its ports', and gets that of those that it
+// has by then.
+func TestFollowingBridge(t *testing.T) {
+	enter(t)
+	ip(t, "link add br0 type bridge")
+	ip(t, "link add d0 address 02:00:00:00:00:55 type veth peer name d1")
+	ip(t, "link set d0 master br0 up")
+	b, record := open(t, "br0")
+	ip(t, "link add e0 address 02:00:00:00:00:33 type veth peer name e1")
+	ip(t, "link set e0 master br0 up")
+	ip(t, "link del d0")
+	if err := b.Undo(); err != nil {
+		t.Fatal(err)
+	}
+	if out := ip(t, "link show br0"); !strings.Contains(out, "02:00:00:00:00:33") || len(*record) > 0 {
+		t.Errorf("%s, noted is %s", out, *record)
+	}
+}
+
 // TestRepair takes apart by hand what was put together.
 func TestRepair(t *testing.T) {
 	enter(t)

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -95,7 +94,10 @@ func filtered(dir string) []Problem {
 			on = append(on, "net.bridge."+key)
 		}
 	}
-	if len(on) == 0 || !forwardDrops() {
+	if len(on) == 0 {
+		return nil
+	}
+	if _, drops := ForwardDrops(nftables.TableFamilyIPv4, nftables.TableFamilyIPv6, nftables.TableFamilyINet); !drops {
 		return nil
 	}
 	return []Problem{{
@@ -104,22 +106,25 @@ func filtered(dir string) []Problem {
 	}}
 }
 
-// forwardDrops reports whether a chain of nftables, which iptables is today as well,
-// drops by its policy what is forwarded.
-func forwardDrops() bool {
+// ForwardDrops looks for a chain of nftables, which iptables is today as well, that drops
+// by its policy what is forwarded.
+func ForwardDrops(families ...nftables.TableFamily) (chain string, drops bool) {
 	conn, err := nftables.New()
 	if err != nil {
-		return false
+		return "", false
 	}
-	chains, err := conn.ListChains()
-	if err != nil {
-		return false
+	for _, family := range families {
+		chains, err := conn.ListChainsOfTableFamily(family)
+		if err != nil {
+			continue
+		}
+		for _, c := range chains {
+			if c.Hooknum != nil && *c.Hooknum == *nftables.ChainHookForward && c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop {
+				return c.Table.Name + " " + c.Name, true
+			}
+		}
 	}
-	return slices.ContainsFunc(chains, func(c *nftables.Chain) bool {
-		family := c.Table.Family
-		ip := family == nftables.TableFamilyIPv4 || family == nftables.TableFamilyIPv6 || family == nftables.TableFamilyINet
-		return ip && c.Hooknum != nil && *c.Hooknum == *nftables.ChainHookForward && c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop
-	})
+	return "", false
 }
 
 // sizes says that a port's MTU is not the TAP's: a bridge cannot fragment.

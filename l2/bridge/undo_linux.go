@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"bytes"
 	"errors"
 	"net"
 
@@ -60,7 +61,25 @@ func restore(r *Record) error {
 	if err != nil {
 		return fail("read its address", r.Bridge, err)
 	}
+	if least := leastMAC(br); r.Least && least != nil {
+		mac = least // its ports may be others by now, and the kernel lets no bridge follow them again
+	}
 	return errors.Join(b.dropMember(br), b.setMAC(br, mac))
+}
+
+// leastMAC is the least address of a bridge's ports, nil for none.
+func leastMAC(br netlink.Link) (least net.HardwareAddr) {
+	links, err := netlink.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil
+	}
+	for _, l := range links {
+		a := l.Attrs()
+		if a.MasterIndex == br.Attrs().Index && (least == nil || bytes.Compare(a.HardwareAddr, least) < 0) {
+			least = a.HardwareAddr
+		}
+	}
+	return least
 }
 
 // dropMember removes the member's addresses.

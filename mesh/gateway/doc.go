@@ -60,9 +60,14 @@ type Uplink struct {
 	Index int
 	MAC   [6]byte // zero: it is no Ethernet
 	Addrs []netip.Addr
+	// Beside are the routers of the host's own default routes by the bridge that the TAP
+	// is in, where there is no other. They are no uplink: to route there is to send packets
+	// back to the segment.
+	Beside []netip.Addr
 }
 
 // Equal says whether both are the same.
 func (u Uplink) Equal(o Uplink) bool {
-	return u.Name == o.Name && u.Index == o.Index && u.MAC == o.MAC && slices.Equal(u.Addrs, o.Addrs)
+	return u.Name == o.Name && u.Index == o.Index && u.MAC == o.MAC &&
+		slices.Equal(u.Addrs, o.Addrs) && slices.Equal(u.Beside, o.Beside)
 }

@@ -32,7 +32,6 @@ type Host struct {
 	tap      string
 	nl       *netlink.Handle
 	settings settings
-	nat      netip.Prefix // as last set
 }
 
 // Open takes over what an earlier process has written down in notes. save keeps notes
@@ -50,7 +49,8 @@ func Open(tap string, notes []byte, save func([]byte) error) (*Host, error) {
 	return h, nil
 }
 
-// Close puts back what was changed.
+// Close puts back what was changed. Where the TAP was in a bridge it does so whether the
+// TAP has left that yet or not.
 func (h *Host) Close() error {
 	err := h.Sync(Want{})
 	h.nl.Close()
@@ -82,31 +82,43 @@ func (h *Host) Uplink() (Uplink, bool, error) {
 		return Uplink{}, false, err
 	}
 	slices.SortStableFunc(routes, func(a, b netlink.Route) int { return a.Priority - b.Priority })
+	var beside []netip.Addr
 	for _, r := range routes {
 		const dead = unix.RTNH_F_LINKDOWN | unix.RTNH_F_DEAD
-		if !isDefault(r) || r.Type != unix.RTN_UNICAST || r.LinkIndex == inside.Attrs().Index || r.LinkIndex == 0 || r.Flags&dead != 0 {
+		if !isDefault(r) || r.Type != unix.RTN_UNICAST || r.LinkIndex == 0 || r.Flags&dead != 0 {
 			continue
 		}
-		link, err := h.nl.LinkByIndex(r.LinkIndex)
-		if err != nil || link.Attrs().OperState == netlink.OperDown || link.Attrs().Flags&net.FlagLoopback != 0 {
-			continue
-		}
-		u := Uplink{Name: link.Attrs().Name, Index: link.Attrs().Index}
-		if mac := link.Attrs().HardwareAddr; len(mac) == 6 && link.Attrs().EncapType == "ether" {
-			u.MAC = [6]byte(mac)
-		}
-		addrs, err := h.nl.AddrList(link, netlink.FAMILY_V6)
-		if err != nil {
-			continue
-		}
-		for _, a := range addrs {
-			if ip, ok := netip.AddrFromSlice(a.IP); ok {
-				u.Addrs = append(u.Addrs, ip)
+		if r.LinkIndex == inside.Attrs().Index {
+			if r.Protocol != protocol {
+				router, _ := netip.AddrFromSlice(r.Gw)
+				beside = append(beside, router)
 			}
+			continue
 		}
-		return u, true, nil
+		if u, ok := h.uplinkAt(r.LinkIndex); ok {
+			return u, true, nil
+		}
 	}
-	return Uplink{}, false, nil
+	return Uplink{Beside: beside}, false, nil
+}
+
+// uplinkAt is an interface, if it works.
+func (h *Host) uplinkAt(index int) (u Uplink, ok bool) {
+	link, err := h.nl.LinkByIndex(index)
+	if err != nil || link.Attrs().OperState == netlink.OperDown || link.Attrs().Flags&net.FlagLoopback != 0 {
+		return u, false
+	}
+	u = Uplink{Name: link.Attrs().Name, Index: link.Attrs().Index}
+	if mac := link.Attrs().HardwareAddr; len(mac) == 6 && link.Attrs().EncapType == "ether" {
+		u.MAC = [6]byte(mac)
+	}
+	addrs, err := h.nl.AddrList(link, netlink.FAMILY_V6)
+	for _, a := range addrs {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok {
+			u.Addrs = append(u.Addrs, ip)
+		}
+	}
+	return u, err == nil
 }
 
 func isDefault(r netlink.Route) bool {
@@ -120,43 +132,70 @@ func isDefault(r netlink.Route) bool {
 // Sync makes this host do what is wanted.
 func (h *Host) Sync(w Want) error {
 	inside, err := h.inside()
+	if errors.As(err, new(netlink.LinkNotFoundError)) { // a bridge that the TAP was in may be there still
+		return errors.Join(h.syncTables(nil), h.syncRules(nil), h.syncNAT(h.tap, netip.Prefix{}), h.settings.apply(nil), h.withdraw(h.tap))
+	}
 	if err != nil {
-		if errors.As(err, new(netlink.LinkNotFoundError)) { // its routes have gone with it
-			return errors.Join(h.syncRules(nil), h.syncNAT(h.tap, netip.Prefix{}), h.settings.apply(nil))
-		}
 		return fmt.Errorf("find %q: %w", h.tap, err)
 	}
 	uplink, up, err := h.Uplink()
 	if err != nil {
 		return err
 	}
+	name := inside.Attrs().Name
 	var errs []error
 	var values []value
 	if w.Forward && up {
-		values = h.settings.forwarding6(inside.Attrs().Name, uplink.Name)
+		values = h.settings.forwarding6(name, uplink.Name)
 	}
-	if name, ok := h.uplink4(inside); ok && w.NAT4.IsValid() {
-		values = append(values, forwarding4(inside.Attrs().Name, name)...)
-	}
-	errs = append(errs, h.settings.apply(values), h.syncAddress4(inside, w.NAT4), h.syncNAT(inside.Attrs().Name, w.NAT4))
-	// A host that goes on without us must not lose packets in a TAP that nobody serves.
-	if len(w.Prefixes) > 0 {
-		_ = h.settings.put(conf(h.tap, "ignore_routes_with_linkdown"), "1")
-	}
-	var rules []*netlink.Rule
-	for i, p := range w.Prefixes[:min(len(w.Prefixes), MaxPrefixes)] {
-		r, routes := h.plan(h.table(i), p, w, inside, uplink, up)
-		rules = append(rules, r...)
-		errs = append(errs, h.syncTable(h.table(i), routes))
-	}
-	for i := len(w.Prefixes); i < MaxPrefixes; i++ {
-		errs = append(errs, h.syncTable(h.table(i), nil))
+	if uplink4, _ := h.uplink4(inside); uplink4 != "" && w.NAT4.IsValid() {
+		values = append(values, forwarding4(name, uplink4)...)
 	}
 	var main []netlink.Route
 	if w.Default.IsValid() {
 		main = append(main, via(unix.RT_TABLE_MAIN, inside, w.Default))
 	}
-	errs = append(errs, h.syncRules(rules), h.syncTable(unix.RT_TABLE_MAIN, main))
+	if len(main) > 0 || w.NAT4.IsValid() {
+		errs = append(errs, h.settings.reach(name))
+	}
+	errs = append(errs, h.withdraw(name), h.settings.apply(values), h.syncAddress4(inside, w.NAT4), h.syncNAT(name, w.NAT4))
+	// A host that goes on without us must not lose packets in a TAP that nobody serves.
+	if len(w.Prefixes) > 0 {
+		_ = h.settings.put(conf(h.tap, "ignore_routes_with_linkdown"), "1")
+	}
+	var rules []*netlink.Rule
+	var tables [][]netlink.Route
+	for i, p := range w.Prefixes[:min(len(w.Prefixes), MaxPrefixes)] {
+		r, routes := h.plan(h.table(i), p, w, inside, uplink, up)
+		rules, tables = append(rules, r...), append(tables, routes)
+	}
+	errs = append(errs, h.syncTables(tables), h.syncRules(rules), h.syncMain(inside, main))
+	if len(main) == 0 && !w.NAT4.IsValid() && errors.Join(errs...) == nil {
+		errs = append(errs, h.settings.left(name))
+	}
+	return errors.Join(errs...)
+}
+
+// withdraw takes our route and our address from where the segment is no longer: the TAP
+// that has come into a bridge, the bridge that it has left.
+func (h *Host) withdraw(inside string) error {
+	var errs []error
+	for _, name := range append([]string{h.tap}, h.settings.reached...) {
+		if name == inside {
+			continue
+		}
+		link, err := h.nl.LinkByName(name)
+		switch {
+		case err == nil:
+			err = errors.Join(h.syncMain(link, nil), h.syncAddress4(link, netip.Prefix{}))
+		case errors.As(err, new(netlink.LinkNotFoundError)): // they have gone with it
+			err = nil
+		}
+		if err == nil {
+			err = h.settings.left(name)
+		}
+		errs = append(errs, err)
+	}
 	return errors.Join(errs...)
 }
 
@@ -282,8 +321,27 @@ func routeKey(r netlink.Route) string {
 	return fmt.Sprint(dst, r.Gw, r.LinkIndex, r.Priority)
 }
 
-// syncTable makes these the routes of this node in a table.
-func (h *Host) syncTable(table int, want []netlink.Route) error {
+// syncTables makes these the routes of the prefixes' tables.
+func (h *Host) syncTables(tables [][]netlink.Route) error {
+	var errs []error
+	for i := range MaxPrefixes {
+		var want []netlink.Route
+		if i < len(tables) {
+			want = tables[i]
+		}
+		errs = append(errs, h.syncTable(h.table(i), want, func(netlink.Route) bool { return true }))
+	}
+	return errors.Join(errs...)
+}
+
+// syncMain does it for the main table and an interface: by others lead routes of other
+// nodes.
+func (h *Host) syncMain(link netlink.Link, want []netlink.Route) error {
+	return h.syncTable(unix.RT_TABLE_MAIN, want, func(r netlink.Route) bool { return r.LinkIndex == link.Attrs().Index })
+}
+
+// syncTable makes these the routes of this node in a table, of those that mine says.
+func (h *Host) syncTable(table int, want []netlink.Route, mine func(netlink.Route) bool) error {
 	list, err := h.routes(table)
 	if err != nil {
 		return err
@@ -292,16 +350,13 @@ func (h *Host) syncTable(table int, want []netlink.Route) error {
 	var errs []error
 	for i := range list {
 		r := list[i]
-		if int(r.Protocol) != protocol {
+		if int(r.Protocol) != protocol || !mine(r) {
 			continue
 		}
 		key := routeKey(r)
 		if slices.ContainsFunc(want, func(w netlink.Route) bool { return routeKey(w) == key }) {
 			have[key] = true
 			continue
-		}
-		if table == unix.RT_TABLE_MAIN && !h.leadsInside(r) {
-			continue // another node's
 		}
 		if err := h.nl.RouteDel(&r); err != nil && !absent(err) {
 			errs = append(errs, fmt.Errorf("delete route %v: %w", r, err))
@@ -320,15 +375,6 @@ func (h *Host) syncTable(table int, want []netlink.Route) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func (h *Host) leadsInside(r netlink.Route) bool {
-	link, err := h.inside()
-	if err != nil {
-		return true // nobody else's TAP is of that name
-	}
-	tap, err := h.nl.LinkByName(h.tap)
-	return r.LinkIndex == link.Attrs().Index || err == nil && r.LinkIndex == tap.Attrs().Index
 }
 
 func absent(err error) bool {

@@ -1,14 +1,17 @@
 package gateway
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -16,21 +19,24 @@ import (
 // label marks our IPv4 address on the interface.
 const label = ":meshd"
 
-// uplink4 is the interface of the host's own IPv4 default route.
-func (h *Host) uplink4(inside netlink.Link) (string, bool) {
+// uplink4 is the interface of the host's own IPv4 default route, "" for none; beside says
+// that there is one by the bridge that the TAP is in.
+func (h *Host) uplink4(inside netlink.Link) (name string, beside bool) {
 	routes, err := h.nl.RouteListFiltered(unix.AF_INET, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return "", false
 	}
 	for _, r := range routes {
-		if !isDefault(r) || r.LinkIndex == 0 || r.LinkIndex == inside.Attrs().Index {
+		if !isDefault(r) || r.LinkIndex == 0 {
 			continue
 		}
-		if link, err := h.nl.LinkByIndex(r.LinkIndex); err == nil {
-			return link.Attrs().Name, true
+		if r.LinkIndex == inside.Attrs().Index {
+			beside = true
+		} else if link, err := h.nl.LinkByIndex(r.LinkIndex); err == nil {
+			return link.Attrs().Name, beside
 		}
 	}
-	return "", false
+	return "", beside
 }
 
 // syncAddress4 gives this host the first address of a subnet, and takes others away
@@ -68,39 +74,45 @@ func (h *Host) syncAddress4(inside netlink.Link, subnet netip.Prefix) error {
 }
 
 // syncNAT has what comes from the subnet masqueraded, wherever it leaves but by the mesh.
+// It looks at what is there: whoever flushes the rules of nftables tells nobody.
 func (h *Host) syncNAT(inside string, subnet netip.Prefix) error {
-	if subnet.IsValid() && h.nat == subnet {
-		return nil
-	}
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("masquerade %v: %w", subnet, err)
 	}
-	name := fmt.Sprintf("meshd_%x", h.table(0))
-	tables, err := c.ListTablesOfFamily(nftables.TableFamilyIPv4)
+	table := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: fmt.Sprintf("meshd_%x", h.table(0))}
+	tables, err := c.ListTablesOfFamily(table.Family)
 	if err != nil {
 		if !subnet.IsValid() { // there is no nftables: then there is nothing of ours in it
 			return nil
 		}
 		return fmt.Errorf("masquerade %v: %w", subnet, err)
 	}
-	for _, t := range tables {
-		if t.Name == name {
-			c.DelTable(t)
+	there := slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == table.Name })
+	chain := &nftables.Chain{
+		Name: "leave", Table: table, Type: nftables.ChainTypeNAT,
+		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
+	}
+	mark := userdata.AppendString(nil, userdata.TypeComment, fmt.Sprintf("%v, not by %s", subnet, inside))
+	switch {
+	case !there && !subnet.IsValid():
+		return nil
+	case there && subnet.IsValid():
+		if rules, err := c.GetRules(table, chain); err == nil && len(rules) == 1 && bytes.Equal(rules[0].UserData, mark) {
+			return nil
 		}
 	}
+	if there {
+		c.DelTable(table)
+	}
 	if subnet.IsValid() {
-		t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: name})
-		chain := c.AddChain(&nftables.Chain{
-			Name: "leave", Table: t, Type: nftables.ChainTypeNAT,
-			Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
-		})
-		c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: masquerade(inside, subnet)})
+		c.AddTable(table)
+		c.AddChain(chain)
+		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: masquerade(inside, subnet), UserData: mark})
 	}
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("masquerade %v: %w", subnet, err)
 	}
-	h.nat = subnet
 	return nil
 }
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/google/nftables"
+
+	"meshd/l2/bridge"
 )
 
 // Problems says which of the host's settings stand in the way of what is wanted.
@@ -25,6 +27,12 @@ func (h *Host) Problems(w Want) (list []Problem) {
 			fmt.Sprintf("sysctl -w net.ipv6.conf.%s.accept_ra=0; keep NetworkManager and systemd-networkd from managing %s", h.tap, h.tap),
 		})
 	}
+	if name, beside := h.uplink4(inside); w.NAT4.IsValid() && name == "" && beside {
+		list = append(list, Problem{
+			fmt.Sprintf("the IPv4 default route leaves by %s, which the mesh is on: hosts with an address of --dhcp4 get no further than this one", inside.Attrs().Name),
+			"let the LAN's own DHCP server serve the mesh (role dhcp), or give this host an uplink beside the bridge",
+		})
+	}
 	if !w.Forward {
 		return list
 	}
@@ -33,31 +41,11 @@ func (h *Host) Problems(w Want) (list []Problem) {
 			list = append(list, Problem{"somebody has put " + c.key + " back to " + now + ", so that packets are not forwarded", "see /etc/sysctl.d; restart meshd"})
 		}
 	}
-	if name, drops := dropsForwarded(); drops {
+	if chain, drops := bridge.ForwardDrops(nftables.TableFamilyIPv6, nftables.TableFamilyINet); drops {
 		list = append(list, Problem{
-			fmt.Sprintf("the firewall drops forwarded packets unless a rule accepts them (chain %s)", name),
+			fmt.Sprintf("the firewall drops forwarded packets unless a rule accepts them (chain %s)", chain),
 			fmt.Sprintf("accept there what comes from %s, and what goes to it", inside.Attrs().Name),
 		})
 	}
 	return list
-}
-
-// dropsForwarded looks for a chain for forwarded packets that drops by default.
-func dropsForwarded() (name string, drops bool) {
-	c, err := nftables.New()
-	if err != nil {
-		return "", false
-	}
-	for _, family := range []nftables.TableFamily{nftables.TableFamilyIPv6, nftables.TableFamilyINet} {
-		chains, err := c.ListChainsOfTableFamily(family)
-		if err != nil {
-			continue
-		}
-		for _, chain := range chains {
-			if chain.Hooknum != nil && *chain.Hooknum == *nftables.ChainHookForward && chain.Policy != nil && *chain.Policy == nftables.ChainPolicyDrop {
-				return chain.Table.Name + " " + chain.Name, true
-			}
-		}
-	}
-	return "", false
 }

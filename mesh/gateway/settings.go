@@ -15,6 +15,7 @@ import (
 type settings struct {
 	root    string // /proc/sys
 	changed []setting
+	reached []string // interfaces that may have our route or address in the main table
 	save    func([]byte) error
 }
 
@@ -23,9 +24,14 @@ type setting struct{ key, before string }
 // parse reads what an earlier process has written down:
 //
 //	sysctl net/ipv6/conf/eth0/forwarding 0
+//	interface br0
 func (s *settings) parse(notes []byte) error {
 	for line := range strings.Lines(string(notes)) {
 		f := strings.Fields(line)
+		if len(f) == 2 && f[0] == "interface" {
+			s.reached = append(s.reached, f[1])
+			continue
+		}
 		if len(f) != 3 || f[0] != "sysctl" || !strings.HasPrefix(f[1], "net/") || !filepath.IsLocal(f[1]) {
 			return fmt.Errorf("read what was changed on this host: %.60q is not known", line)
 		}
@@ -39,7 +45,30 @@ func (s *settings) write() error {
 	for _, c := range s.changed {
 		fmt.Fprintf(&b, "sysctl %s %s\n", c.key, c.before)
 	}
+	for _, name := range s.reached {
+		fmt.Fprintf(&b, "interface %s\n", name)
+	}
 	return s.save([]byte(b.String()))
+}
+
+// reach writes down that an interface is about to have our route or address: a bridge is
+// there when the TAP, and this process, are not.
+func (s *settings) reach(name string) error {
+	if slices.Contains(s.reached, name) {
+		return nil
+	}
+	s.reached = append(s.reached, name)
+	return s.write()
+}
+
+// left writes down that it has neither.
+func (s *settings) left(name string) error {
+	at := slices.Index(s.reached, name)
+	if at < 0 {
+		return nil
+	}
+	s.reached = slices.Delete(s.reached, at, at+1)
+	return s.write()
 }
 
 func (s *settings) read(key string) (string, error) {

@@ -3,6 +3,7 @@ package underlay
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -13,37 +14,59 @@ import (
 // is not the routing's business: a frame to a neighbour that the bridge has not learned
 // yet is flooded to the TAP, too.
 
+const guardChain = "egress"
+
 func (r *Rules) guardTable() *nftables.Table {
 	return &nftables.Table{Family: nftables.TableFamilyNetdev, Name: "meshd-" + r.tap}
 }
 
-// guard is level-triggered: there is one while the TAP is in a bridge.
-func (r *Rules) guard(bridged bool) error {
+// Guard has marked packets dropped before the TAP while that is in a bridge. Sync does
+// it, too; it is to be called now and then besides, since whoever flushes the rules of
+// nftables tells nobody.
+func (r *Rules) Guard() error {
+	link, err := r.handle.LinkByName(r.tap)
+	if bridged := err == nil && link.Attrs().MasterIndex != 0; bridged || r.guarded {
+		return r.guard(bridged)
+	}
+	return nil // hosts without a bridge need no nftables
+}
+
+// guard is level-triggered.
+func (r *Rules) guard(wanted bool) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
 	}
-	there := false
+	if wanted {
+		r.guarded = false // until it is known
+	}
 	tables, err := conn.ListTablesOfFamily(nftables.TableFamilyNetdev)
 	if err != nil {
 		return fmt.Errorf("list nftables: %w", err)
 	}
 	table := r.guardTable()
-	for _, t := range tables {
-		there = there || t.Name == table.Name
-	}
-	if there == bridged {
-		r.guarded = bridged
+	there := slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == table.Name })
+	switch {
+	case !there && !wanted:
+		r.guarded = false
 		return nil
+	case there && wanted:
+		if rules, err := conn.GetRules(table, &nftables.Chain{Name: guardChain}); err == nil && len(rules) == 1 {
+			r.guarded = true
+			return nil
+		}
 	}
-	r.guarded = false
 	if there {
 		conn.DelTable(table)
-		return conn.Flush()
+	}
+	if !wanted {
+		err := conn.Flush()
+		r.guarded = err != nil
+		return err
 	}
 	conn.AddTable(table)
 	chain := conn.AddChain(&nftables.Chain{
-		Name: "egress", Table: table, Type: nftables.ChainTypeFilter,
+		Name: guardChain, Table: table, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookEgress, Priority: nftables.ChainPriorityFilter, Device: r.tap,
 	})
 	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{

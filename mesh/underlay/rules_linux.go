@@ -136,10 +136,7 @@ func (r *Rules) clear() error {
 // Sync copies the routes that those into the TAP hide. It is to be called when the
 // host's routes or bridges may have changed.
 func (r *Rules) Sync() error {
-	var unguarded error
-	if link, err := r.handle.LinkByName(r.tap); err == nil && (link.Attrs().MasterIndex != 0) != r.guarded {
-		unguarded = r.guard(!r.guarded)
-	}
+	unguarded := r.Guard()
 	for _, family := range families() {
 		if err := r.sync(family); err != nil {
 			return fmt.Errorf("copy routes around %q: %w", r.tap, err)
