@@ -164,6 +164,7 @@ func (n *Node) bridge(now time.Time) {
 	}
 	b.opened, b.looked, b.proved, b.undone, b.problems = time.Now(), now, false, false, nil // it has taken a while
 	b.carrier = b.on.Link()
+	s.lan.set(b.carrier, s.lan.fit.Load()) // now: nothing passes before the port has listened
 	if err := s.moveAddresses(); err != nil {
 		n.log.Warn("move addresses to the bridge", "err", err)
 	}

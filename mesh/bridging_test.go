@@ -150,6 +150,11 @@ func TestTwoBridgeOneLAN(t *testing.T) {
 		two := w.bridging(hosts[1], "two", t.TempDir()+"/two", invite)
 		one.waitReady(10 * time.Second)
 		two.waitReady(10 * time.Second)
+		for _, n := range []*node{one, two} {
+			if !n.bridgeIs("forwarding") && !n.bridgeIs("blocked") {
+				t.Errorf("%s is ready while its port is %s", n.name, n.status().Self.Bridge.State)
+			}
+		}
 		home.wait(api.WaitSpec{Peers: 2}, 10*time.Second)
 		time.Sleep(3 * time.Second)
 		forwarder, blocked := one, two
