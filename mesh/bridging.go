@@ -168,6 +168,7 @@ func (n *Node) bridge(now time.Time) {
 	if err := s.moveAddresses(); err != nil {
 		n.log.Warn("move addresses to the bridge", "err", err)
 	}
+	n.state.routing.old = nil // the bridge has not been told
 	n.log.Info("bridged", "bridge", b.on.Name())
 	s.hostChanged(n)
 }
@@ -203,6 +204,7 @@ func (n *Node) unbridge(why string) {
 	if err := s.moveAddresses(); err != nil {
 		n.log.Warn("move addresses back", "err", err)
 	}
+	n.state.routing.old = nil
 	s.hostChanged(n)
 }
 

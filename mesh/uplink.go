@@ -319,7 +319,11 @@ func (n *Node) applyRoutes(now time.Time) {
 // deprecateOwn has this host use other addresses than those of removed prefixes.
 func (n *Node) deprecateOwn() {
 	r := &n.state.routing
-	host, ok := n.state.segment.device.(interface{ Deprecate(old []netip.Addr) error })
+	var on any = n.state.segment.device
+	if b := n.state.segment.bridging.on; b != nil { // there they are
+		on = b
+	}
+	host, ok := on.(interface{ Deprecate(old []netip.Addr) error })
 	if !ok {
 		return
 	}
