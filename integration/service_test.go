@@ -84,6 +84,9 @@ func TestRadvd(t *testing.T) {
 	})
 	// Members heed it as well: that is the way for what has a mesh source.
 	w.gatewayHeard(laptop)
+	if codes := w.healthCodes(office); slices.Contains(codes, "routes") {
+		t.Errorf("whose radvd it is takes a route by itself: %v", codes)
+	}
 	_, err = home.Run(w.within(5*time.Second), "role", "office", "member")
 	w.must(err)
 	before := 0
