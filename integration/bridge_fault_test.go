@@ -248,6 +248,12 @@ func TestBridgedSharedPrefix(t *testing.T) {
 			t.Errorf("home is reached at %s, which has %v", peer.Endpoint, h.Addr6())
 		}
 	}
+	if codes := w.healthCodes(home); len(codes) > 0 {
+		t.Errorf("health: %v", codes)
+	}
+	if out, err := home.Run(w.within(20*time.Second), "doctor"); strings.Contains(out, "IPv6 is turned off") {
+		t.Errorf("doctor: %v\n%s", err, out)
+	}
 	dropped, err := h.Command(w.within(5*time.Second), "nft", "list", "table", "netdev", "meshd-mesh0").CombinedOutput()
 	w.must(err)
 	t.Logf("%s", dropped)

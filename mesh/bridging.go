@@ -168,9 +168,11 @@ func (n *Node) bridge(now time.Time) {
 	}
 	b.opened, b.looked, b.proved, b.undone, b.problems = time.Now(), now, false, false, nil // it has taken a while
 	b.carrier = b.on.Link()
+	s.lan.set(b.carrier, s.lan.fit.Load()) // now: nothing passes before the port has listened
 	if err := s.moveAddresses(); err != nil {
 		n.log.Warn("move addresses to the bridge", "err", err)
 	}
+	n.state.routing.old = nil // the bridge has not been told
 	n.log.Info("bridged", "bridge", b.on.Name())
 	s.hostChanged(n)
 	n.state.routing.hostChanged() // routes lead into the bridge now
@@ -215,6 +217,7 @@ func (n *Node) unbridge(why string, now time.Time) {
 	if err := s.moveAddresses(); err != nil {
 		n.log.Warn("move addresses back", "err", err)
 	}
+	n.state.routing.old = nil
 	s.hostChanged(n)
 	n.state.routing.hostChanged() // routes lead into the TAP again
 }

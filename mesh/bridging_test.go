@@ -36,6 +36,7 @@ type lanHost struct {
 	stuck  bool // it cannot be undone
 	tries  int  // to undo it
 	undone int
+	old    []netip.Addr // deprecated
 }
 
 // OpenSegment implements mesh.Host: the device is a port of the wire while it is bridged.
@@ -62,6 +63,13 @@ func (h *lanHost) OpenBridge(cfg bridge.Config, _ []byte) (mesh.Bridged, error) 
 func (h *lanHost) Name() string                      { return "br0" }
 func (h *lanHost) Sync() []bridge.Problem            { return nil }
 func (h *lanHost) SetAddresses([]netip.Prefix) error { return nil }
+
+func (h *lanHost) Deprecate(old []netip.Addr) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.old = slices.Clone(old)
+	return nil
+}
 
 func (h *lanHost) Link() bool {
 	h.mu.Lock()
@@ -165,6 +173,11 @@ func TestTwoBridgeOneLAN(t *testing.T) {
 		two := w.bridging(hosts[1], "two", t.TempDir()+"/two", invite)
 		one.waitReady(10 * time.Second)
 		two.waitReady(10 * time.Second)
+		for _, n := range []*node{one, two} {
+			if !n.bridgeIs("forwarding") && !n.bridgeIs("blocked") {
+				t.Errorf("%s is ready while its port is %s", n.name, n.status().Self.Bridge.State)
+			}
+		}
 		home.wait(api.WaitSpec{Peers: 2}, 10*time.Second)
 		time.Sleep(3 * time.Second)
 		forwarder, blocked := one, two
@@ -299,6 +312,27 @@ func TestNotBridgedWithoutRole(t *testing.T) {
 		i := slices.IndexFunc(health, func(l api.Health) bool { return l.Code == "bridge-role" })
 		if h.Link() || i < 0 || !strings.Contains(health[i].Remedy, "meshd role") {
 			t.Fatalf("bridged %v, health %+v", h.Link(), health)
+		}
+	})
+}
+
+// TestBridgeDeprecates has the address of a removed prefix deprecated where it is.
+func TestBridgeDeprecates(t *testing.T) {
+	inWorld(t, 19, func(t *testing.T, w *world) {
+		h := &lanHost{host: w.host("198.18.0.1"), lan: &wire{}}
+		home := w.bridging(h, "home", t.TempDir()+"/home", "")
+		home.waitReady(5 * time.Second)
+		old := netip.MustParsePrefix("2001:db8:1::/64")
+		for _, c := range []api.PrefixChange{{Add: []netip.Prefix{old}, Lifetime: time.Minute}, {Remove: []netip.Prefix{old}}} {
+			if _, err := home.ask().Prefixes(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(10 * time.Second)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if len(h.old) != 1 || !old.Contains(h.old[0]) {
+			t.Errorf("deprecated on the bridge: %v", h.old)
 		}
 	})
 }

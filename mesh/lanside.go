@@ -41,6 +41,9 @@ type lanSide struct {
 	told  chan lanport.Statement // over the overlay, verified
 	cause chan struct{}
 
+	decided chan struct{} // closed when the port has listened for long enough, or there is no LAN
+	decide  func()        // closes it
+
 	// Causes, and what the control goroutine knows.
 	up, fit            atomic.Bool
 	suspected, changed atomic.Bool
@@ -73,7 +76,9 @@ func (n *Node) newLANSide() *lanSide {
 		s[0] |= 1              // zero is none
 		return s
 	}
+	decided := make(chan struct{})
 	return &lanSide{
+		decided: decided, decide: sync.OnceFunc(func() { close(decided) }),
 		node: n, network: n.state.membership.trust().NetworkID(), looks: limit.NewLimiter(lanRate, lanQueue),
 		machine: lanport.New(lanport.Config{Self: lanport.ID(n.self), Epoch: n.state.dir.Epoch(), NewSegment: newSegment}),
 		heard:   make(chan []byte, lanQueue), told: make(chan lanport.Statement, lanQueue), cause: make(chan struct{}, 1),
@@ -206,6 +211,9 @@ func (l *lanSide) apply(again bool) {
 	before := l.port
 	l.port = port
 	l.mu.Unlock()
+	if port.state != lanport.Listening {
+		l.decide()
+	}
 	if before.state != port.state {
 		l.node.log.Info("the port to the LAN", "state", port.state.String(), "was", before.state.String(), "others", len(beside))
 	}

@@ -320,6 +320,9 @@ func (n *Node) live(ctx context.Context, group *errgroup.Group) error {
 			return err
 		}
 	}
+	if err := s.portDecided(ctx); err != nil {
+		return err
+	}
 	n.ready.Store(true)
 	n.event(Ready, n.readyLine(ctx))
 	n.keepEntries(ctx, met)

@@ -184,6 +184,19 @@ func (s *segment) run(ctx context.Context, n *Node) error {
 	return group.Wait()
 }
 
+// portDecided waits until a port to a LAN has listened: before, nobody beyond it reaches this node.
+func (s *segment) portDecided(ctx context.Context) error {
+	if s.lan == nil {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.lan.decided:
+		return nil
+	}
+}
+
 // registerNames has systemd-resolved ask our name server, where it runs.
 func (n *Node) registerNames(ctx context.Context, server netip.AddrPort) {
 	iface, err := net.InterfaceByName(n.cfg.TAP)

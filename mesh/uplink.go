@@ -244,11 +244,11 @@ func (n *Node) keepStandbys(now time.Time) {
 }
 
 // routersFor are the routers on the segment that this node's own packets may go to:
-// not those that it is itself.
+// not those that it is itself, nor a daemon of this host, such as radvd.
 func (n *Node) routersFor(now time.Time) []radv.Heard {
 	r := &n.state.routing
 	return slices.DeleteFunc(r.heard.List(now), func(h radv.Heard) bool {
-		return slices.ContainsFunc(r.slots, func(s *slot) bool { return s.addr == h.Addr && s.advert.Active() })
+		return h.MAC == n.state.segment.mac || slices.ContainsFunc(r.slots, func(s *slot) bool { return s.addr == h.Addr && s.advert.Active() })
 	})
 }
 
@@ -322,7 +322,11 @@ func (n *Node) applyRoutes(now time.Time) {
 // deprecateOwn has this host use other addresses than those of removed prefixes.
 func (n *Node) deprecateOwn() {
 	r := &n.state.routing
-	host, ok := n.state.segment.device.(interface{ Deprecate(old []netip.Addr) error })
+	var on any = n.state.segment.device
+	if b := n.state.segment.bridging.on; b != nil { // there they are
+		on = b
+	}
+	host, ok := on.(interface{ Deprecate(old []netip.Addr) error })
 	if !ok {
 		return
 	}

@@ -24,7 +24,8 @@ func newUp(a *app) *cobra.Command {
 
 Without state and without --join it founds a network and prints the one line that others type. With --join it joins:
 by an invite at once, else after an admin has compared six words and approved. With state it resumes.
-Once the TAP is up, and a member is reached when joining, it prints a line that begins with "ready".
+Once the TAP is up, a member is reached when joining, and with --bridge the port has listened for who else forwards
+for that LAN, it prints a line that begins with "ready".
 
 Ctrl-C ends it like meshd down. SIGTERM ends it too but keeps the TAP, so that a restart does not cut connections.`,
 		Example: "  meshd up\n  meshd up --join home.example\n  ssh home meshd invite | meshd up --join -",

@@ -17,7 +17,8 @@ import (
 type Bridge struct {
 	cfg    Config
 	record Record
-	gone   bool // undone
+	old    []netip.Addr // of the member's addresses, those that are deprecated
+	gone   bool         // undone
 }
 
 // Open puts the TAP into the bridge; record is what an earlier process has left, if
@@ -348,19 +349,26 @@ func (b *Bridge) SetAddresses(addrs []netip.Prefix) error {
 		a := memberAddr(p)
 		// Where the bridge's own addresses are in the prefix, too, what carries the mesh
 		// would come from ours, which lead into it.
-		beside := slices.ContainsFunc(there, func(o netlink.Addr) bool {
+		deprecated := slices.Contains(b.old, p.Addr()) || slices.ContainsFunc(there, func(o netlink.Addr) bool {
 			return p.Contains(ipOf(o)) && ipOf(o) != p.Addr() && !slices.ContainsFunc(old, isAddr(o))
 		})
-		if beside {
+		if deprecated {
 			a.ValidLft, a.PreferedLft = forever, 0
 		}
-		if !slices.ContainsFunc(there, func(o netlink.Addr) bool { return isAddr(o)(p) && (o.PreferedLft == 0) == beside }) {
+		if !slices.ContainsFunc(there, func(o netlink.Addr) bool { return isAddr(o)(p) && (o.PreferedLft == 0) == deprecated }) {
 			if err := netlink.AddrReplace(br, a); err != nil {
 				return fail("add "+p.String(), b.record.Bridge, err)
 			}
 		}
 	}
 	return nil
+}
+
+// Deprecate says which of the member's addresses are for connections that there are, and
+// not for new ones (RFC 4862, section 5.5.4).
+func (b *Bridge) Deprecate(old []netip.Addr) error {
+	b.old = slices.Clone(old)
+	return b.SetAddresses(b.record.Set)
 }
 
 // forever is the lifetime of an address that others are preferred to, in seconds.

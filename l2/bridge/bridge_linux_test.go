@@ -132,9 +132,17 @@ func TestInterface(t *testing.T) {
 		t.Errorf("left on eth0: %s", left)
 	}
 	quiet := settings(t)
-	for range 2 {
-		if p := b.Sync(); p != nil {
-			t.Fatalf("%+v", p)
+	for _, old := range [][]netip.Addr{{member.Addr()}, nil} {
+		if err := b.Deprecate(old); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if p := b.Sync(); p != nil {
+				t.Fatalf("%+v", p)
+			}
+		}
+		if is := strings.Contains(ip(t, "addr show dev br-mesh0 to "+member.Addr().String()), "deprecated"); is != (old != nil) {
+			t.Errorf("deprecated: %v, of %v", is, old)
 		}
 	}
 	compare(t, "nothing was to be repaired", quiet, settings(t))

@@ -33,5 +33,8 @@ func (*Bridge) Link() bool { return false }
 // SetAddresses does nothing on this system.
 func (*Bridge) SetAddresses([]netip.Prefix) error { return nil }
 
+// Deprecate does nothing on this system.
+func (*Bridge) Deprecate([]netip.Addr) error { return nil }
+
 // Undo does nothing on this system.
 func (*Bridge) Undo() error { return nil }

@@ -14,12 +14,11 @@ func (h *Host) Problems(w Want) (list []Problem) {
 	if err != nil {
 		return nil
 	}
-	for _, name := range []string{h.tap, inside.Attrs().Name} {
-		if v, err := h.settings.read(conf(name, "disable_ipv6")); err == nil && v != "0" {
-			list = append(list, Problem{
-				fmt.Sprintf("IPv6 is off on %s", name), fmt.Sprintf("sysctl -w net.ipv6.conf.%s.disable_ipv6=0", name),
-			})
-		}
+	name := inside.Attrs().Name // a TAP in a bridge has no addresses, and IPv6 off
+	if v, err := h.settings.read(conf(name, "disable_ipv6")); err == nil && v != "0" {
+		list = append(list, Problem{
+			fmt.Sprintf("IPv6 is off on %s", name), fmt.Sprintf("sysctl -w net.ipv6.conf.%s.disable_ipv6=0", name),
+		})
 	}
 	if v, err := h.settings.read(conf(h.tap, "accept_ra")); err == nil && v != "0" {
 		list = append(list, Problem{
