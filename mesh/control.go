@@ -131,7 +131,7 @@ func (n *Node) reconcile(now time.Time) {
 	if !s.schedule.cache.IsZero() && !now.Before(s.schedule.cache) {
 		n.saveCache()
 	}
-	n.reroute()
+	n.lookAtRouting(now)
 }
 
 // reconcileMembers gives every member of the directory a remote and a port, and
