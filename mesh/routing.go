@@ -139,10 +139,13 @@ func (n *Node) route(ctx context.Context) error {
 	}
 }
 
-// lookAtRouting does the same without a cause, and without waking anybody when nothing
-// comes of it.
-func (n *Node) lookAtRouting(now time.Time) {
+// lookAtRouting does the same without waking anybody when nothing comes of it: for members
+// that may route each time, for others when there is news of members or of this host.
+func (n *Node) lookAtRouting(now time.Time, news bool) {
 	r := &n.state.routing
+	if r.election != nil && n.standing() == election.Absent && !news && !r.dirty && now.Before(r.next) {
+		return
+	}
 	if r.election == nil || n.advanceRouting(sighting{}, now).Before(r.next) {
 		n.reroute()
 	}
