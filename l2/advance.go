@@ -41,7 +41,10 @@ func (s *Switch) Advance() time.Duration {
 	}
 	out, again := s.out, w.due(now)
 	s.out = nil
-	next := advanceEvery
+	next := ageingDue
+	if len(w.partly) > 0 || w.told() {
+		next = advanceEvery
+	}
 	if len(w.trials) > 0 || len(w.again) > 0 {
 		next = trialEvery / 2
 	} else if len(w.suits) > 0 {

@@ -53,6 +53,16 @@ func newWhereabouts() *whereabouts {
 	}
 }
 
+// told reports whether notices hold that the records do not know yet. It needs mu.
+func (w *whereabouts) told() bool {
+	for _, l := range w.by {
+		if len(l.told) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // SetBindings replaces what a remote's records say of the stations behind it.
 func (s *Switch) SetBindings(name string, list []Binding) {
 	s.mu.Lock()

@@ -110,6 +110,7 @@ func (n *Node) reconcile(now time.Time) {
 	if s.dir == nil {
 		return
 	}
+	news := len(s.changed) > 0
 	n.publish(now)
 	n.publishGroups(now)
 	n.reconcileMembers(now)
@@ -131,7 +132,7 @@ func (n *Node) reconcile(now time.Time) {
 	if !s.schedule.cache.IsZero() && !now.Before(s.schedule.cache) {
 		n.saveCache()
 	}
-	n.reroute()
+	n.lookAtRouting(now, news)
 }
 
 // reconcileMembers gives every member of the directory a remote and a port, and

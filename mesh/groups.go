@@ -19,7 +19,8 @@ const (
 
 // multicast is what the control loop keeps of multicast groups.
 type multicast struct {
-	told *snoop.Set // what our record says
+	told *snoop.Set    // what our record says
+	body record.Groups // the same as it says it
 	pace *limit.Limiter
 }
 
@@ -36,12 +37,14 @@ func (n *Node) publishGroups(now time.Time) {
 	if g.told != nil && !g.told.Equal(set) && !g.pace.AllowN(now, 1) {
 		set = g.told // reconcile comes again
 	}
-	raw, err := n.state.dir.SetGroups(groupsOf(set))
+	if g.told != set {
+		g.told, g.body = set, groupsOf(set)
+	}
+	raw, err := n.state.dir.SetGroups(g.body)
 	if err != nil {
 		n.log.Error("sign our record of groups", "err", err)
 		return
 	}
-	g.told = set
 	if raw != nil {
 		n.keepEpoch()
 		n.push(nil, [][]byte{raw})

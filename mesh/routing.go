@@ -57,6 +57,7 @@ type sighting struct {
 // routing is what the control goroutine knows of it.
 type routing struct {
 	election *election.Machine // nil: it has not begun
+	next     time.Time         // when the routing goroutine looks again
 	slots    []*slot
 	heard    radv.Routers
 	host     routes // nil: this host's routes are not ours to set
@@ -128,10 +129,25 @@ func (n *Node) route(ctx context.Context) error {
 		case <-timer.C:
 		}
 		var next time.Time
-		if n.do(ctx, func() { next = n.advanceRouting(s, time.Now()) }) != nil {
+		if n.do(ctx, func() {
+			next = n.advanceRouting(s, time.Now())
+			n.state.routing.next = next
+		}) != nil {
 			return nil
 		}
 		timer.Reset(time.Until(next))
+	}
+}
+
+// lookAtRouting does the same without waking anybody when nothing comes of it: for members
+// that may route each time, for others when there is news of members or of this host.
+func (n *Node) lookAtRouting(now time.Time, news bool) {
+	r := &n.state.routing
+	if r.election != nil && n.standing() == election.Absent && !news && !r.dirty && now.Before(r.next) {
+		return
+	}
+	if r.election == nil || n.advanceRouting(sighting{}, now).Before(r.next) {
+		n.reroute()
 	}
 }
 

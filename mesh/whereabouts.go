@@ -224,8 +224,8 @@ func (n *Node) isAway(id keys.NodeID, m *member, now time.Time) bool {
 	case !m.stations:
 		return false
 	}
-	st := m.remote.Status()
-	return !st.Up && st.Wanted && now.Sub(st.WantedSince) >= awayAfter
+	since := m.remote.WantedSince()
+	return !since.IsZero() && now.Sub(since) >= awayAfter && !m.remote.Up()
 }
 
 // stationHealth tells of disputes about stations.

@@ -413,8 +413,13 @@ func TestIdleSessionEnds(t *testing.T) {
 		meet(t, a, b)
 		a.remote(b).Send(frame(60, 1), 0)
 		a.remote(b).Flush()
-		eventually(t, time.Second, "a session", func() bool { return a.remote(b).Status().Up })
-		time.Sleep(4 * time.Minute)
+		eventually(t, time.Second, "a session", func() bool { return a.remote(b).Status().Up && b.remote(a).Status().Up })
+		time.Sleep(time.Second) // what members say to each other when a session begins comes after its keys
+		a.remote(b).SendControl([]byte{2})
+		b.remote(a).SendControl([]byte{2})
+		time.Sleep(3*time.Minute - time.Second/2)
+		a.engine.LocalChange() // looks at everything, just after the keys have ended
+		time.Sleep(time.Minute)
 		synctest.Wait()
 		if a.remote(b).Status().Up || b.remote(a).Status().Up {
 			t.Fatal("the session outlived three idle minutes")

@@ -28,8 +28,9 @@ const (
 )
 
 const (
-	// idleAfter is how long a session outlives its last use.
-	idleAfter = 3 * time.Minute
+	// idleAfter is how long a session is wanted after its last use: less than its keys last
+	// (3 min), so that what is said when a session begins does not have it renewed for ever.
+	idleAfter = 3*time.Minute - 10*time.Second
 	// tryFor is how long one is tried for because of a control message that found
 	// none: those are repeated, and most of who does not answer is away.
 	tryFor = 20 * time.Second
