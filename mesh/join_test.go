@@ -89,6 +89,14 @@ func TestInvitesThatDoNotServe(t *testing.T) {
 			}
 			return []string{invite}
 		}},
+		{"nobody there, and expired", "expired on", func(t *testing.T, _ *world, a *node) []string {
+			invite := a.invite(1)
+			if err := a.stop(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * time.Hour)
+			return []string{invite}
+		}},
 		{"a dead address", "no answer", func(*testing.T, *world, *node) []string { return []string{"198.18.9.9"} }},
 		{"a name that is not there", "no such host", func(*testing.T, *world, *node) []string { return []string{"nowhere.example"} }},
 		{"a bad port", "not between 1 and 65535", func(*testing.T, *world, *node) []string { return []string{"198.18.0.1:0"} }},

@@ -28,6 +28,14 @@ type joining struct {
 
 // joinNetwork makes this node a member of the network behind the entry points.
 func (n *Node) joinNetwork(ctx context.Context, e *entryPoints) error {
+	err := n.askToJoin(ctx, e)
+	if err != nil && e.stale != nil && !errors.Is(err, keys.ErrExpired) {
+		return fmt.Errorf("%w; %w", err, e.stale)
+	}
+	return err
+}
+
+func (n *Node) askToJoin(ctx context.Context, e *entryPoints) error {
 	cfg := hello.Config{Identity: n.identity}
 	if e.invite != nil {
 		cfg.Trust = &keys.Trust{Root: e.invite.Root}

@@ -382,14 +382,16 @@ func (n *Node) hello() hello.Config {
 }
 
 // verify makes the judgement on a certificate chain. A member whose certificate
-// has expired stays while no signer can be seen (DESIGN.md, decision 5).
+// has expired stays while no signer can be seen (DESIGN.md, decision 5). One whose
+// time has not begun shows that a clock is wrong, here, there or at the signer's,
+// which is no reason to keep anybody out.
 func (n *Node) verify(trust keys.Trust) func(chain []byte, now time.Time) (*keys.Certificate, error) {
 	return func(chain []byte, now time.Time) (*keys.Certificate, error) {
 		cert, err := trust.Verify(chain, now)
 		if cert != nil && n.isBanned(cert) {
 			return nil, fmt.Errorf("verify certificate: %w", keys.ErrRevoked)
 		}
-		if errors.Is(err, keys.ErrExpired) && cert != nil {
+		if cert != nil && (errors.Is(err, keys.ErrExpired) || errors.Is(err, keys.ErrNotYetValid)) {
 			return cert, nil
 		}
 		return cert, err

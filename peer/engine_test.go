@@ -62,6 +62,7 @@ type node struct {
 	wrap     func(udp.Conn) udp.Conn // the socket; nil: as it is
 	older    bool                    // it knows nothing of checksums that are left out
 	lanes    int
+	ahead    time.Duration // of its clock
 
 	mu      sync.Mutex
 	met     []*hello.Result
@@ -170,6 +171,7 @@ func (n *node) run() {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	peer.SetClock(n.engine, func() time.Time { return time.Now().Add(n.ahead) })
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	engine := n.engine

@@ -101,9 +101,10 @@ type Remote struct {
 	arrivals atomic.Pointer[arrivals]
 
 	calls  calls
-	relied atomic.Bool // others reach us through it
-	copies atomic.Bool // it gets its copy of what is for all from whoever has it
-	away   atomic.Bool // it is thought not to be there
+	relied atomic.Bool  // others reach us through it
+	copies atomic.Bool  // it gets its copy of what is for all from whoever has it
+	away   atomic.Bool  // it is thought not to be there
+	clock  atomic.Int64 // its time at the engine's base in ns of unix time, as it said last; 0: it has not
 
 	txBytes, rxBytes, drops atomic.Uint64
 

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"meshd/mesh/api/apitest"
 )
@@ -161,10 +162,9 @@ func TestBadInvites(t *testing.T) {
 			})
 		}
 	}
-	t.Run("expired", func(t *testing.T) {
-		a := runWithClock(t, 25, "up", "--join", invite)
-		if a.status != 1 || !strings.Contains(a.stderr, "expired on 2026-01-03T03:04:05Z") {
-			t.Errorf("%+v", a)
+	t.Run("expired by the clock here, which may be wrong: its signer is asked", func(t *testing.T) {
+		if err := checkInvite(invite, testNow().Add(25*time.Hour)); err != nil {
+			t.Error(err)
 		}
 	})
 	t.Run("two", func(t *testing.T) {

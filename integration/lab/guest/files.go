@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 )
 
@@ -22,7 +23,7 @@ var ErrMissing = errors.New("no guests here")
 const metaPackage = "linux-image-cloud-amd64"
 
 // modules are what a guest needs of the kernel's drivers, beside those that these need.
-var modules = []string{"virtio_pci", "virtio_net", "virtio_console"}
+var modules = []string{"virtio_pci", "virtio_net", "virtio_console", "tun"}
 
 // Files are what all guests boot from.
 type Files struct {
@@ -61,14 +62,23 @@ func Load(ctx context.Context) (*Files, error) {
 	return f, replace(f.initrd, image)
 }
 
-// Cached reports whether the kernel is there already.
+// Cached reports whether the kernel is there already, with the modules that guests need.
 func Cached() bool {
 	dir, err := cache()
 	if err != nil {
 		return false
 	}
-	_, err = os.Stat(filepath.Join(dir, kernelFile))
-	return err == nil
+	if _, err := os.Stat(filepath.Join(dir, kernelFile)); err != nil {
+		return false
+	}
+	order, err := os.ReadFile(filepath.Join(dir, orderFile))
+	return err == nil && hasAll(string(order), modules)
+}
+
+// hasAll says whether a list of modules, made for fewer of them perhaps, has all of those that are wanted.
+func hasAll(order string, want []string) bool {
+	have := strings.Fields(order)
+	return !slices.ContainsFunc(want, func(name string) bool { return !slices.Contains(have, name) })
 }
 
 // kernelFile is the kernel's name in the cache. It comes last: where it is, the modules are.

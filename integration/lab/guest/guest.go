@@ -16,6 +16,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"meshd/integration/lab"
 )
@@ -28,6 +29,8 @@ type Options struct {
 	Name   string           // of the guest, for itself and in errors
 	Netdev string           // what QEMU's -netdev is given, without an id: "vde,sock=DIR"; "" for no eth0
 	MAC    net.HardwareAddr // of eth0; nil for QEMU's, which all guests share
+	Clock  time.Duration    // how far its clock is ahead of this machine's; negative: behind
+	Put    []string         // programs of this machine that it has in /bin; without libraries
 	QEMU   []string         // a command that starts QEMU, and may add to its arguments; QEMU itself if nil
 	User   uint32           // whom it runs as; the test's user if 0
 }
@@ -93,7 +96,11 @@ func (g *Guest) start(host *lab.Host, files *Files, opts Options) error {
 			return err
 		}
 	}
-	program, args := files.qemu, arguments(files, opts, g.console())
+	initrd, err := g.initrd(files, opts.Put)
+	if err != nil {
+		return err
+	}
+	program, args := files.qemu, arguments(files, initrd, opts, g.console())
 	if opts.QEMU != nil {
 		program, args = opts.QEMU[0], slices.Concat(opts.QEMU[1:], args)
 	}
@@ -104,7 +111,6 @@ func (g *Guest) start(host *lab.Host, files *Files, opts Options) error {
 	}
 	g.cmd = host.Command(context.Background(), program, args...)
 	g.cmd.Stderr = &g.complaints
-	var err error
 	if g.control, err = g.cmd.StdinPipe(); err != nil {
 		return err
 	}
@@ -123,16 +129,36 @@ func (g *Guest) start(host *lab.Host, files *Files, opts Options) error {
 	return nil
 }
 
+// initrd is what the guest boots into: what all do, and behind it an archive of programs, if it is to have some.
+func (g *Guest) initrd(files *Files, programs []string) (string, error) {
+	if len(programs) == 0 {
+		return files.initrd, nil
+	}
+	image, err := os.ReadFile(files.initrd)
+	if err != nil {
+		return "", err
+	}
+	more, err := archive(programs)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(g.dir, "initrd")
+	return path, os.WriteFile(path, append(image, more...), 0o644)
+}
+
 // arguments are QEMU's: only what is needed, so that the guest boots fast.
-func arguments(files *Files, opts Options, console string) []string {
+func arguments(files *Files, initrd string, opts Options, console string) []string {
 	args := []string{
 		"-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", fmt.Sprint(memory),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-kernel", files.kernel, "-initrd", files.initrd,
+		"-kernel", files.kernel, "-initrd", initrd,
 		"-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=on mitigations=off nokaslr no_timer_check guest.name=" + opts.Name,
 		"-serial", "file:" + console,
 		"-device", "virtio-serial-pci", "-chardev", "stdio,id=control,signal=off",
 		"-device", "virtserialport,chardev=control,name=control",
+	}
+	if opts.Clock != 0 {
+		args = append(args, "-rtc", "base="+time.Now().Add(opts.Clock).UTC().Format("2006-01-02T15:04:05"))
 	}
 	if opts.Netdev == "" {
 		return args

@@ -25,17 +25,22 @@ func staticBusybox() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return path, checkStatic(path)
+}
+
+// checkStatic refuses a program that needs libraries.
+func checkStatic(path string) error {
 	file, err := elf.Open(path)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer file.Close()
 	for _, p := range file.Progs {
 		if p.Type == elf.PT_INTERP {
-			return "", fmt.Errorf("%s is linked dynamically", path)
+			return fmt.Errorf("%s is linked dynamically", path)
 		}
 	}
-	return path, nil
+	return nil
 }
 
 // initramfs makes the file system that a guest boots into: busybox, the modules of dir, and /init. It is not compressed:
@@ -45,31 +50,60 @@ func initramfs(busybox, dir string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make initramfs: %w", err)
 	}
-	var out bytes.Buffer
-	w := cpio.NewWriter(&out)
-	put := func(name string, mode cpio.FileMode, content []byte) {
-		err = errors.Join(err, w.WriteHeader(&cpio.Header{Name: name, Mode: mode, Size: int64(len(content))}))
-		if len(content) > 0 {
-			_, e := w.Write(content)
-			err = errors.Join(err, e)
-		}
+	a := newImage()
+	for _, d := range []string{"bin", "dev", "proc", "sys", "tmp", "run", "modules"} {
+		a.put(d, cpio.TypeDir|0o755, nil)
 	}
-	copyOf := func(path string) []byte {
-		content, e := os.ReadFile(path)
-		err = errors.Join(err, e)
-		return content
-	}
-	for _, d := range []string{"bin", "dev", "proc", "sys", "tmp", "modules"} {
-		put(d, cpio.TypeDir|0o755, nil)
-	}
-	put("bin/busybox", cpio.TypeReg|0o755, copyOf(busybox))
-	put("init", cpio.TypeReg|0o755, initScript)
-	put("modules/order", cpio.TypeReg|0o644, order)
+	a.copy("bin/busybox", 0o755, busybox)
+	a.put("init", cpio.TypeReg|0o755, initScript)
+	a.put("modules/order", cpio.TypeReg|0o644, order)
 	for name := range strings.FieldsSeq(string(order)) {
-		put("modules/"+name+".ko", cpio.TypeReg|0o644, copyOf(filepath.Join(dir, name+".ko")))
+		a.copy("modules/"+name+".ko", 0o644, filepath.Join(dir, name+".ko"))
 	}
-	if err = errors.Join(err, w.Close()); err != nil {
+	return a.bytes()
+}
+
+// archive makes what goes behind an initramfs: programs in /bin.
+func archive(programs []string) ([]byte, error) {
+	a := newImage()
+	for _, p := range programs {
+		a.err = errors.Join(a.err, checkStatic(p))
+		a.copy("bin/"+filepath.Base(p), 0o755, p)
+	}
+	return a.bytes()
+}
+
+// image is a cpio archive in the making.
+type image struct {
+	out bytes.Buffer
+	w   *cpio.Writer
+	err error
+}
+
+func newImage() *image {
+	a := new(image)
+	a.w = cpio.NewWriter(&a.out)
+	return a
+}
+
+func (a *image) put(name string, mode cpio.FileMode, content []byte) {
+	a.err = errors.Join(a.err, a.w.WriteHeader(&cpio.Header{Name: name, Mode: mode, Size: int64(len(content))}))
+	if len(content) > 0 {
+		_, err := a.w.Write(content)
+		a.err = errors.Join(a.err, err)
+	}
+}
+
+// copy puts a file of this machine into the archive.
+func (a *image) copy(name string, mode cpio.FileMode, path string) {
+	content, err := os.ReadFile(path)
+	a.err = errors.Join(a.err, err)
+	a.put(name, cpio.TypeReg|mode, content)
+}
+
+func (a *image) bytes() ([]byte, error) {
+	if err := errors.Join(a.err, a.w.Close()); err != nil {
 		return nil, fmt.Errorf("make initramfs: %w", err)
 	}
-	return out.Bytes(), nil
+	return a.out.Bytes(), nil
 }
