@@ -70,9 +70,15 @@ func TestForSome(t *testing.T) {
 		deaths, views bool
 		limit         time.Duration
 	}{
-		{9, false, false, 3 * hop}, {40, false, false, 3 * hop}, {190, false, false, 3 * hop},
-		{9, true, false, time.Second}, {40, true, false, time.Second}, {190, true, false, time.Second},
-		{9, false, true, time.Second}, {40, false, true, time.Second}, {190, false, true, time.Second},
+		{9, false, false, 3 * hop},
+		{40, false, false, 3 * hop},
+		{190, false, false, 3 * hop},
+		{9, true, false, time.Second},
+		{40, true, false, time.Second},
+		{190, true, false, time.Second},
+		{9, false, true, time.Second},
+		{40, false, true, time.Second},
+		{190, false, true, time.Second},
 	} {
 		t.Run(fmt.Sprintf("for %d, deaths %v, different views %v", tt.audience, tt.deaths, tt.views), func(t *testing.T) {
 			for seed := range uint64(3) {
