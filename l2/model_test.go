@@ -35,6 +35,7 @@ type modelMember struct {
 	allow  Allow
 	limit  int
 	events []time.Duration // BUM frames that passed
+	here   time.Duration   // when a frame of its own was last heard at the host
 }
 
 func (m *model) owner(mac MAC) *modelMember {
@@ -98,6 +99,9 @@ func (m *model) send(from string, f modelFrame) string {
 		return "!vlan"
 	}
 	if o := m.owner(f.src); o != nil && o != member {
+		if from == "" {
+			o.here = m.now
+		}
 		return "!source-mac"
 	} else if o == nil {
 		key := modelKey{f.vlan, f.src}
@@ -123,6 +127,9 @@ func (m *model) send(from string, f modelFrame) string {
 	}
 	if to[0] == nil || f.dst.Multicast() {
 		if h := m.learned[modelKey{f.vlan, f.src}]; from != "" && h != nil && m.now-h.here < loopHold {
+			return "!loop"
+		}
+		if from != "" && m.owner(f.src) != nil && m.now-member.here < loopHold {
 			return "!loop"
 		}
 		if !m.mayFlood(member) {
@@ -204,7 +211,7 @@ func change(rng *rand.Rand, r *rig, m *model) string {
 	// Each remote has one own address, as certificates have it; c has none.
 	allow := Allow{MAC: map[string]MAC{"a": macOfA, "b": macOfB}[name], MaxMACs: 3, Hosts: rng.IntN(2) == 0, VLANs: [][]uint16{nil, nil, {5}}[rng.IntN(3)]}
 	if at < 0 {
-		m.members = append(m.members, &modelMember{name: name})
+		m.members = append(m.members, &modelMember{name: name, here: -time.Hour})
 		at = len(m.members) - 1
 		maps.DeleteFunc(m.learned, func(k modelKey, _ *modelHost) bool { return k.mac == allow.MAC })
 	}

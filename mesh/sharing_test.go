@@ -5,7 +5,9 @@ import (
 	"time"
 
 	"meshd/keys"
+	"meshd/l2"
 	"meshd/l2/lanport"
+	"meshd/peer"
 )
 
 // TestSharedLANs is about which members share a LAN, for all that they say.
@@ -70,5 +72,19 @@ func TestSharedLANs(t *testing.T) {
 		if now = now.Add(lingers); len(l.met) > 0 && (!l.tidy(now) || len(l.met) > 0) {
 			t.Errorf("%s: %d are remembered", test.what, len(l.met))
 		}
+	}
+}
+
+// Who has lost the role is on no LAN, whatever it has said before.
+func TestNoLANWithoutRole(t *testing.T) {
+	n := founder(t)
+	id := n.admit(t, peer.Member).ID
+	n.state.lans.said = map[keys.NodeID]*lanSaid{id: {Statement: lanport.Statement{From: lanport.ID(id), Segment: lanport.Segment{1}}}}
+	n.state.lans.names = map[keys.NodeID]keys.NodeID{id: id, n.self: id}
+	if a := n.allowFor(n.state.dir.Member(id)); a.Bridge || a.LAN != "" || a.Segment != (l2.Segment{}) {
+		t.Errorf("%+v", a)
+	}
+	if a := n.allowFor(n.state.dir.Member(n.self)); !a.Bridge || a.LAN != id.String() {
+		t.Errorf("who has it: %+v", a)
 	}
 }
