@@ -67,19 +67,25 @@ func TestForSome(t *testing.T) {
 		deaths, views bool
 		limit         time.Duration
 	}{
-		{9, false, false, 3 * hop}, {40, false, false, 3 * hop}, {190, false, false, 3 * hop},
-		{9, true, false, time.Second}, {40, true, false, time.Second}, {190, true, false, time.Second},
-		{9, false, true, time.Second}, {40, false, true, time.Second}, {190, false, true, time.Second},
+		{9, false, false, 3 * hop},
+		{40, false, false, 3 * hop},
+		{190, false, false, 3 * hop},
+		{9, true, false, time.Second},
+		{40, true, false, time.Second},
+		{190, true, false, time.Second},
+		{9, false, true, time.Second},
+		{40, false, true, time.Second},
+		{190, false, true, time.Second},
 	} {
 		t.Run(fmt.Sprintf("for %d, deaths %v, different views %v", tt.audience, tt.deaths, tt.views), func(t *testing.T) {
 			for seed := range uint64(3) {
 				s := newSim(t, size, seed)
 				origin := s.nodes[s.rng.IntN(size)]
 				some := s.some(tt.audience, origin)
-				new := some[:tt.audience/5]
-				late := s.some(size/4, append(new, origin)...)
+				recent := some[:tt.audience/5]
+				late := s.some(size/4, append(recent, origin)...)
 				s.deaf = func(by, of *simNode) bool {
-					return !slices.Contains(some, of) || tt.views && slices.Contains(new, of) && slices.Contains(late, by)
+					return !slices.Contains(some, of) || tt.views && slices.Contains(recent, of) && slices.Contains(late, by)
 				}
 				if tt.deaths {
 					for _, n := range some[:(tt.audience+9)/10] {
