@@ -82,7 +82,7 @@ func TestForSome(t *testing.T) {
 				s := newSim(t, size, seed)
 				origin := s.nodes[s.rng.IntN(size)]
 				some := s.some(tt.audience, origin)
-				recent := some[:tt.audience/5]
+				recent := some[: tt.audience/5 : tt.audience/5]
 				late := s.some(size/4, append(recent, origin)...)
 				s.deaf = func(by, of *simNode) bool {
 					return !slices.Contains(some, of) || tt.views && slices.Contains(recent, of) && slices.Contains(late, by)
