@@ -130,7 +130,8 @@ func (n *node) bridgeIs(state string) bool {
 }
 
 // TestTwoBridgeOneLAN has whole nodes, in simulated time, elect a forwarder, and another
-// when that is gone; a broadcast is on the LAN once.
+// when that is gone; a broadcast is on the LAN once, and what is for a station there goes
+// by the forwarder, whoever that is.
 func TestTwoBridgeOneLAN(t *testing.T) {
 	inWorld(t, 16, func(t *testing.T, w *world) {
 		home := w.up(w.host("198.18.0.1"), "home")
@@ -168,8 +169,20 @@ func TestTwoBridgeOneLAN(t *testing.T) {
 		if n := lan.count(l2test.Frame(all, home.mac(), 1, 100)); n != 1 {
 			t.Errorf("a broadcast was on the LAN %d times", n)
 		}
+		station := l2.MAC{2, 0, 0, 0, 0, 0x55}
+		lan.send(l2test.Frame(all, station, 1, 100), nil, hosts...)
+		time.Sleep(2 * time.Second) // of gossip
 		forwarder.kill()
 		time.Sleep(time.Second)
+		for n := uint32(3); n < 5; n++ {
+			home.send(station, n)
+			time.Sleep(100 * time.Millisecond)
+			if got := lan.count(l2test.Frame(station, home.mac(), n, 100)); got != 1 {
+				t.Errorf("frame %d to a station of the LAN was there %d times", n, got)
+			}
+			lan.send(l2test.Frame(all, station, n, 100), nil, hosts...) // which was silent until then
+			time.Sleep(100 * time.Millisecond)
+		}
 		if !blocked.bridgeIs("forwarding") {
 			t.Errorf("a second after the forwarder's end: %+v", blocked.status().Self.Bridge)
 		}
