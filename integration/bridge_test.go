@@ -569,11 +569,12 @@ func TestBridgedLANsJoined(t *testing.T) {
 				time.Sleep(500 * time.Millisecond) // of broadcasts that are to be right
 				changes = append(changes, time.Now())
 				do()
-				was := ports()
+				was, looked := ports(), time.Now()
 				b.eventually(20*time.Second, "settled", func() error {
 					if is := ports(); is != was { // with STP the LANs are joined when its delays are over
-						was, changes = is, append(changes, time.Now())
+						was, changes = is, append(changes, looked, time.Now())
 					}
+					looked = time.Now()
 					return settled()
 				})
 				time.Sleep(1500 * time.Millisecond) // the second that is excepted, and some that are not

@@ -7,10 +7,14 @@ import (
 	"meshd/l2"
 	"meshd/mesh/directory"
 	"meshd/mesh/record"
+	"meshd/peer"
 )
 
 // How frames for all go by copies that members pass on: what the engine and the switch
 // need to know for it.
+
+// What is not for all is for those that the switch says.
+var _ peer.Selective = (*l2.RemotePort)(nil)
 
 // everyone is the port that stands for all members that take copies.
 func (n *Node) everyone() l2.Port {

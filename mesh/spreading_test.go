@@ -109,6 +109,7 @@ func TestSpreading(t *testing.T) {
 		spreads(t, c, nodes, 3, broadcast, time.Second)
 		spreads(t, c, nodes, 3, broadcast, 500*time.Millisecond) // most sessions are there
 		spreads(t, c, nodes, 17, broadcast, time.Second)
+		filmSpreads(t, nodes, 3)
 		late := w.up(w.host("198.18.9.9"), "late", nodes[0].invite(1))
 		late.waitReady(10 * time.Second)
 		for _, n := range nodes {
@@ -126,6 +127,26 @@ func TestSpreading(t *testing.T) {
 		spreads(t, c, nodes, 12, broadcast, time.Second, dead...)
 		w.floods(t, nodes, 12, dead...)
 	})
+}
+
+// filmSpreads has two thirds of the hosts listen to a group: what is sent to it comes to these,
+// by copies since they are many, and to no others.
+func filmSpreads(t *testing.T, nodes []*node, from int) {
+	t.Helper()
+	time.Sleep(15 * time.Second) // members know what their hosts listen to
+	want := ""
+	for i, n := range nodes {
+		if i%3 != from%3 {
+			n.igmp(0x16, film)
+			want += n.name
+		}
+	}
+	time.Sleep(10 * time.Second)
+	for range 3 {
+		if got := nodes[from].films(film, nodes...); got != want {
+			t.Errorf("%q got it, want %q", got, want)
+		}
+	}
 }
 
 // floods has one send far too much: nobody gets more than the limit, nor less than that.

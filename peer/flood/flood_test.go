@@ -85,10 +85,10 @@ func TestForSome(t *testing.T) {
 				s := newSim(t, size, seed)
 				origin := s.nodes[s.rng.IntN(size)]
 				some := s.some(tt.audience, origin)
-				new := some[:tt.audience/5]
-				late := s.some(size/4, append(new, origin)...)
+				recent := some[: tt.audience/5 : tt.audience/5]
+				late := s.some(size/4, append(recent, origin)...)
 				s.deaf = func(by, of *simNode) bool {
-					return !slices.Contains(some, of) || tt.views && slices.Contains(new, of) && slices.Contains(late, by)
+					return !slices.Contains(some, of) || tt.views && slices.Contains(recent, of) && slices.Contains(late, by)
 				}
 				if tt.deaths {
 					for _, n := range some[:(tt.audience+9)/10] {
