@@ -179,12 +179,16 @@ func TestBridgeByHand(t *testing.T) {
 }
 
 // TestBridgeRole has a member without the role: it says so, bridges nothing, and does as
-// soon as it may.
+// soon as it may. A radvd on its LAN configures hosts of other sites once it also has the
+// role router, and none before.
 func TestBridgeRole(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	far := w.found(w.net.Host("far", lab.HostConfig{}))
-	h := w.net.Host("one", lab.HostConfig{})
+	socket := t.TempDir() + "/ctl"
+	far := w.found(w.net.Host("far", lab.HostConfig{}), "--plug", "vde:"+socket)
+	vm := w.plugged("vm", socket)
+	site := w.net.Site("lan", lab.SiteConfig{NAT: lab.Home})
+	h, router := site.Host("one"), site.Host("router")
 	n := w.node(h)
 	invite := w.invite(far)
 	w.must(n.UpWithInput(strings.NewReader(invite+"\n"), "--join", "-", "--bridge", "nothing0"))
@@ -208,6 +212,24 @@ func TestBridgeRole(t *testing.T) {
 		return nil
 	})
 	w.reached(10*time.Second, far, w.addr(n))
+
+	w.sysctl(router, "net.ipv6.conf.eth0.forwarding=1")
+	w.run(router, "ip", "addr", "add", "2001:db8:88::1/64", "dev", "eth0", "nodad")
+	config := w.config(fmt.Sprintf(`interface eth0 { AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4; AdvDefaultLifetime 1800;
+	prefix %v { AdvOnLink on; AdvAutonomous on; }; };`, outsider))
+	sent, err := h.Capture("mesh0")
+	w.must(err)
+	came, err := vm.Capture("vm0")
+	w.must(err)
+	w.spawn(router, "radvd", "-n", "-C", config, "-p", config+".pid", "-m", "stderr")
+	w.advertised(sent, 2)
+	if n := came.Count(advertises(outsider)); n > 0 || w.has(vm, "vm0", outsider) {
+		t.Errorf("%d advertisements from the LAN of a member without the role router", n)
+	}
+	_, err = far.Run(w.within(10*time.Second), "role", "one", "bridge", "router")
+	w.must(err)
+	w.slaac(vm, "vm0", outsider)
+	w.reached(10*time.Second, &lab.Node{Host: vm}, netip.MustParseAddr("2001:db8:88::1"))
 }
 
 // TestBridgedSharedPrefix bridges home's own uplink into a mesh that has the uplink's /64:

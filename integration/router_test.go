@@ -428,11 +428,68 @@ func TestDefaultRoute(t *testing.T) {
 			}
 		})
 	}
+	t.Run("bridge", func(t *testing.T) { w.under(t).defaultRouteByBridge(gw) })
+	t.Run("uplink in the bridge", func(t *testing.T) { w.under(t).uplinkInBridge(gw, server) })
 	w.must(gw.Kill())
 	if _, err := gw.Run(w.within(10*time.Second), "down"); err != nil {
 		t.Error(err)
 	}
 	w.nothingLeft(home)
+}
+
+// defaultRouteByBridge has a node whose TAP is in a bridge that was there take the default route and hand out IPv4
+// addresses. Both are where the mesh is, also when the role that lets it bridge is taken and given, and are put back
+// after kill -9.
+func (w *world) defaultRouteByBridge(gw *lab.Node) {
+	w.Helper()
+	v4 := lab.HostConfig{V4: true}
+	host := w.net.Host("bridging", v4)
+	w.lanBehind(host, w.net.Host("plain", v4), false)
+	w.sysctl(host, "net.ipv6.conf.br0.accept_ra=0") // else its kernel has a default route as well
+	n := w.join(host, w.invite(gw, "--role", "bridge", "--role", "dhcp"), "--bridge", "br0", "--default-route", "always", "--dhcp4", "10.66.0.0/24")
+	at := func(inside, outside string) {
+		w.Helper()
+		w.eventually(20*time.Second, "route and address are on "+inside, func() error {
+			routes, addrs := w.run(host, "ip", "-6", "route", "show", "default"), w.run(host, "ip", "-4", "-br", "addr")
+			for _, out := range []string{routes, lineOf(addrs, inside)} {
+				if strings.Contains(out, "dev "+outside) || !strings.Contains(out, inside) {
+					return errors.New(out)
+				}
+			}
+			if strings.Count(addrs, "10.66.0.1/24") != 1 || !strings.Contains(lineOf(addrs, inside), "10.66.0.1/24") {
+				return errors.New(addrs)
+			}
+			return nil
+		})
+	}
+	at("br0", "mesh0")
+	for _, c := range []struct{ roles, inside, outside string }{{"dhcp", "mesh0", "br0"}, {"bridge dhcp", "br0", "mesh0"}} {
+		_, err := gw.Run(w.within(10*time.Second), append([]string{"role", "bridging"}, strings.Fields(c.roles)...)...)
+		w.must(err)
+		at(c.inside, c.outside)
+	}
+	w.must(n.Kill())
+	_, err := n.Run(w.within(10*time.Second), "down")
+	w.must(err)
+	w.nothingLeft(host)
+	if out := w.run(host, "sh", "-c", "ip -6 route show default; ip -4 -br addr | grep 10.66; nft list ruleset"); out != "" {
+		w.Errorf("left behind: %s", out)
+	}
+}
+
+// uplinkInBridge has a node bridge its own uplink: the default route there is the host's own, and no way for the mesh.
+func (w *world) uplinkInBridge(gw *lab.Node, server *lab.Host) {
+	w.Helper()
+	host := w.net.Host("onelink", lab.HostConfig{V4: true, V6: true})
+	n := w.join(host, w.invite(gw, "--role", "bridge", "--role", "router"), "--bridge", "eth0", "--gateway")
+	w.gatewayHeard(n)
+	w.reached(10*time.Second, &lab.Node{Host: server}, w.addr(n)) // its routes are set
+	w.healthy(10*time.Second, n, "gateway-uplink", true)
+	if out := w.run(host, "ip", "-6", "route", "show", "default"); strings.Count(out, "default") != 1 || !strings.Contains(out, "dev br-mesh0") {
+		w.Errorf("default routes are %s", out)
+	}
+	w.must(n.Interrupt())
+	w.nothingLeft(host)
 }
 
 func contains(text, what string) error {

@@ -38,6 +38,7 @@ var programs = []struct{ program, pkg string }{
 	{"busybox", "busybox-static"},             // what they run, and a DHCP client
 	{"radvd", "radvd"},                        // routers of others
 	{"dnsmasq", "dnsmasq-base"},               // likewise
+	{"/usr/sbin/dhclient", "isc-dhcp-client"}, // another DHCP client
 }
 
 func main() {

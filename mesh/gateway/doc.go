@@ -14,7 +14,8 @@
 //
 // There is one table for each prefix. What is set is compared with what is there each
 // time (level-triggered). Settings of others are written down before they are changed,
-// so that a later start, or `down`, puts them back after a crash.
+// and so is a bridge before it gets the route in main or the IPv4 address, so that a
+// later start, or `down`, puts them back after a crash.
 package gateway
 
 import (

@@ -155,7 +155,7 @@ func (h *Host) Sync(w Want) error {
 	if w.Default.IsValid() {
 		main = append(main, via(unix.RT_TABLE_MAIN, inside, w.Default))
 	}
-	if len(main) > 0 || w.NAT4.IsValid() {
+	if name != h.tap && (len(main) > 0 || w.NAT4.IsValid()) {
 		errs = append(errs, h.settings.reach(name))
 	}
 	errs = append(errs, h.withdraw(name), h.settings.apply(values), h.syncAddress4(inside, w.NAT4), h.syncNAT(name, w.NAT4))

@@ -15,7 +15,7 @@ import (
 type settings struct {
 	root    string // /proc/sys
 	changed []setting
-	reached []string // interfaces that may have our route or address in the main table
+	reached []string // bridges that may have our address, and our route in the main table
 	save    func([]byte) error
 }
 
@@ -51,8 +51,8 @@ func (s *settings) write() error {
 	return s.save([]byte(b.String()))
 }
 
-// reach writes down that an interface is about to have our route or address: a bridge is
-// there when the TAP, and this process, are not.
+// reach writes down that a bridge is about to have our route or address: it is there when
+// the TAP, and this process, are not.
 func (s *settings) reach(name string) error {
 	if slices.Contains(s.reached, name) {
 		return nil
