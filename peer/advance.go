@@ -157,8 +157,8 @@ func (r *Remote) advanceSession(wanted bool, now time.Time) {
 func (r *Remote) act(out wireguard.Output, to netip.AddrPort, now time.Time) {
 	r.engine.setKeys(r, out.Added, out.Removed)
 	r.wgWake = out.Wake
-	if out.Established { // what it could not do before, it may be able to do now
-		r.engine.control.relay.book.Forgive(r.ID)
+	if out.Established {
+		r.forgive(now)
 	}
 	if !to.IsValid() {
 		if way := r.route.Load(); way != nil {
