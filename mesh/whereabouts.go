@@ -193,8 +193,9 @@ func (n *Node) lookAtStations(now time.Time) {
 		return
 	}
 	s.schedule.away = now.Add(tick)
+	givenUp := s.gossip.AllGivenUp()
 	for id, m := range s.members {
-		if away := n.isAway(id, m, now); m.port != nil && away != m.away {
+		if away := m.isAway(givenUp[id], now); m.port != nil && away != m.away {
 			m.away = away
 			s.segment.sw.SetAway(id.String(), away)
 		}
@@ -215,11 +216,11 @@ func (n *Node) lookAtStations(now time.Time) {
 // isAway says whether what a member has announced is of no use for now. That others
 // have given it up is a hint, and may be wrong: questions for its hosts are flooded then,
 // and answered by themselves.
-func (n *Node) isAway(id keys.NodeID, m *member, now time.Time) bool {
+func (m *member) isAway(givenUp bool, now time.Time) bool {
 	switch {
 	case m.up:
 		return false
-	case m.left || n.state.gossip.GivenUp(id):
+	case m.left || givenUp:
 		return true
 	case !m.stations:
 		return false

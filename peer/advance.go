@@ -157,6 +157,9 @@ func (r *Remote) advanceSession(wanted bool, now time.Time) {
 func (r *Remote) act(out wireguard.Output, to netip.AddrPort, now time.Time) {
 	r.engine.setKeys(r, out.Added, out.Removed)
 	r.wgWake = out.Wake
+	if out.Established {
+		r.forgive(now)
+	}
 	if !to.IsValid() {
 		if way := r.route.Load(); way != nil {
 			to = way.addr
@@ -245,9 +248,6 @@ func (r *Remote) report() {
 	}
 	if up == r.up && at == r.at {
 		return
-	}
-	if up && !r.up { // what it could not do before, it may be able to do now
-		r.engine.control.relay.book.Forgive(r.ID)
 	}
 	r.up, r.at = up, at
 	r.everUp = r.everUp || up

@@ -109,14 +109,17 @@ func (b *Book) Poor(through, other keys.NodeID, now time.Time) bool {
 }
 
 // Forgive has a relay asked again at once that could not serve pairs: there is a new
-// session with it. That it has lost data is not forgotten.
-func (b *Book) Forgive(through keys.NodeID) {
+// session with it. It returns the other ends of those; that it has lost data is not
+// forgotten.
+func (b *Book) Forgive(through keys.NodeID) (others []keys.NodeID) {
 	for key, f := range b.failed {
 		if key.relay == through {
 			f.until, f.wait = time.Time{}, 0
 			b.failed[key] = f
+			others = append(others, key.other)
 		}
 	}
+	return others
 }
 
 // asked finds the circuit through a relay that we asked for.
