@@ -60,7 +60,7 @@ func main() {
 func parse(args []string) (*config, error) {
 	c := &config{paths: make(map[string]string)}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	f.StringVar(&c.variants, "variants", "", "names of variants, with commas between them; \"all\" also for meshd with a second MTU and through a third host (default: all but those)")
+	f.StringVar(&c.variants, "variants", "", "names of variants, with commas between them; \"all\" also for meshd with a second MTU, through a third host and over TLS (default: all but those)")
 	f.IntVar(&c.rounds, "rounds", 3, "how often each variant is measured")
 	f.DurationVar(&c.duration, "duration", time.Second, "of each sample of TCP, in whole seconds")
 	f.BoolVar(&c.quick, "quick", false, "one short round of the most important figures")
@@ -150,7 +150,7 @@ func choose(names string) ([]Variant, error) {
 			switch v := v.(type) {
 			case *meshd:
 				return v.mtu != 0
-			case *between:
+			case *between, *overTLS:
 				return true
 			}
 			return false

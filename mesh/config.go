@@ -126,8 +126,13 @@ const (
 	cachePerMember = 20 * time.Millisecond
 	cacheSoonest   = 100 * time.Millisecond
 	cacheLatest    = 2 * time.Second
-	// joinPatience is how long an entry point has to answer.
+	// joinPatience is how long an entry point has to answer, and how long it, or the
+	// signer behind it, may be silent while this node joins.
 	joinPatience = 8 * time.Second
+	// joinAtMost is how long a join by invite may take with signs of life all along.
+	joinAtMost = 2 * time.Minute
+	// joinLook is how often signs of life are looked for.
+	joinLook = 250 * time.Millisecond
 	// meetAgain is how long a hello may take that repeats an earlier one.
 	meetAgain = 3 * time.Second
 	// entriesEvery is how often the entry points are tried while nobody is

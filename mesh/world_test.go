@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -201,6 +202,21 @@ func (n *node) progress(e mesh.Event) {
 		close(n.ready)
 	case mesh.WaitingForApproval:
 		n.words <- strings.Join(e.Words, " ")
+	}
+}
+
+// joined waits until the node has its certificate, and returns how long that took from now.
+func (n *node) joined(limit time.Duration) time.Duration {
+	n.t.Helper()
+	for began := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		n.mu.Lock()
+		joined := slices.ContainsFunc(n.events, func(e mesh.Event) bool { return e.Kind == mesh.Joined })
+		n.mu.Unlock()
+		if took := time.Since(began); joined {
+			return took
+		} else if took > limit {
+			n.t.Fatalf("%s has not joined after %v", n.name, took)
+		}
 	}
 }
 

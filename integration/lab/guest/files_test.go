@@ -13,3 +13,10 @@ func TestDependency(t *testing.T) {
 		t.Errorf("%q", name)
 	}
 }
+
+// A cache that was made for fewer modules is made anew.
+func TestCacheOfFewerModules(t *testing.T) {
+	if order := "virtio_ring\nvirtio\ntun\n"; !hasAll(order, []string{"tun", "virtio"}) || hasAll(order, []string{"tun", "virtio_net"}) || hasAll("", modules) {
+		t.Errorf("%q", order)
+	}
+}
