@@ -97,7 +97,7 @@ func TestRig(t *testing.T) {
 	if err := r.Know(20); err != nil {
 		t.Fatal(err)
 	}
-	station := l2.MAC{6, 0, 0, 0, 0, 1}
+	station := l2.MAC{0x0a, 0, 0, 0, 0, 1} // 6 would be the voice of node 1 on its LAN
 	r.Learn(2, station)
 	if n := r.Stations(); n < 1+23+1 {
 		t.Errorf("%d stations, want its own, 23 members' and one behind a bridge", n)
