@@ -29,7 +29,7 @@ func TestNothingPassesBeforeTheLANWasListenedTo(t *testing.T) {
 	device := l2test.NewDevice("lan0")
 	remote := l2.MAC{2, 0, 0, 0, 0, 9}
 	l := &lanSide{
-		node: &Node{identity: identity, log: slog.New(slog.DiscardHandler)}, cause: make(chan struct{}, 1), latest: map[lanport.ID]signedStatement{},
+		node: &Node{identity: identity, log: slog.New(slog.DiscardHandler)}, cause: make(chan struct{}, 1), decide: func() {}, latest: map[lanport.ID]signedStatement{},
 		machine: lanport.New(lanport.Config{Self: lanport.ID{1}, NewSegment: func() lanport.Segment { return lanport.Segment{1} }}),
 		sw:      l2.NewSwitch(l2.Config{Device: device, MAC: l2.MAC{2, 0, 0, 0, 0, 1}}),
 	}
