@@ -32,6 +32,7 @@ func (w *world) avahi(n *lab.Node) {
 
 // TestAvahi has Avahi resolve names and find a service across the mesh, after snooping has settled.
 func TestAvahi(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	home, laptop, office := w.threeSites(lab.HostConfig{})
 	nodes := []*lab.Node{home, laptop, office}

@@ -15,6 +15,7 @@ import (
 // TestGameLAN runs examples/game-lan: servers at two members and a client at a third, which finds each of them by
 // broadcast and by multicast, and as nobody else answers, each at its own address.
 func TestGameLAN(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	game, err := lab.Build(w.within(time.Minute), w.dir, "meshd/examples/game-lan")
 	w.must(err)

@@ -17,6 +17,7 @@ import (
 // TestLANBridge runs examples/lan-bridge: a box at home bridges its LAN, and a laptop elsewhere takes an address from the
 // DHCP server there and finds the console by broadcast; the console finds the laptop, and packets of full size cross.
 func TestLANBridge(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	game, err := lab.Build(w.within(time.Minute), w.dir, "meshd/examples/game-lan")
 	w.must(err)

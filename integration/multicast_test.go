@@ -177,6 +177,7 @@ func (w *world) numbered(nodes ...*lab.Node) {
 // TestGroupsGoToListeners: a film goes to the member where a program has joined its group, and to no other; broadcasts are limited meanwhile; and
 // what hosts find each other by goes to all.
 func TestGroupsGoToListeners(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	home, laptop, office := w.threeSites(lab.HostConfig{})
 	w.numbered(home, laptop, office)
@@ -210,6 +211,7 @@ func TestGroupsGoToListeners(t *testing.T) {
 // TestTooManyGroups has programs at a member join more groups than its record holds. It wants everything then: nothing is missed, and what others
 // send to groups that nobody is known to listen to is limited like broadcasts.
 func TestTooManyGroups(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	home, laptop, office := w.threeSites(lab.HostConfig{})
 	w.numbered(home, laptop, office)
@@ -266,6 +268,7 @@ func dataOf(c *lab.Capture) (list [][]byte) {
 
 // TestDeafListener has a firewall at the listener that lets no queries in, and another host leave the group.
 func TestDeafListener(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	home, laptop, office := w.threeSites(lab.HostConfig{})
 	w.numbered(home, laptop, office)
@@ -374,6 +377,7 @@ func (w *world) ip(h *lab.Host, lines ...string) {
 
 // TestGroupsBehindBridge has the listener, and then the source, on a LAN behind a kernel bridge that snoops itself.
 func TestGroupsBehindBridge(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	home, laptop, office := w.threeSites(lab.HostConfig{})
 	lan := w.net.Site("lan", lab.SiteConfig{NAT: lab.Home})

@@ -110,6 +110,7 @@ var routed = netip.MustParsePrefix("2001:db8:77:1::/64")
 // TestGatewayRouted: a prefix that is routed to the gateway. A host behind another member configures itself, reaches the
 // internet by the gateway and is reached from it; so is the member itself.
 func TestGatewayRouted(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	home := w.net.Host("home", lab.HostConfig{})
 	server := w.net.Host("server", lab.HostConfig{})
@@ -516,6 +517,7 @@ func (w *world) gatewayHeard(n *lab.Node) {
 
 // TestRenumbering: a new prefix comes, the old one is deprecated and goes, at members and at hosts behind them.
 func TestRenumbering(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	v4 := lab.HostConfig{V4: true}
 	home := w.found(w.net.Host("home", v4))
@@ -530,7 +532,7 @@ func TestRenumbering(t *testing.T) {
 	if _, err := laptop.Run(w.within(5*time.Second), "prefix", "add", short.String()); err == nil || !strings.Contains(err.Error(), "not an admin") {
 		t.Errorf("a member without the right adds a prefix: %v", err)
 	}
-	if out, err := home.Run(w.within(5*time.Second), "prefix", "add", "--lifetime", "20s", short.String()); err != nil || !strings.Contains(out, first.String()) {
+	if out, err := home.Run(w.within(5*time.Second), "prefix", "add", "--lifetime", "10s", short.String()); err != nil || !strings.Contains(out, first.String()) {
 		t.Fatalf("%s, %v", out, err)
 	}
 	addr := w.slaac(vm, "vm0", short)
@@ -587,6 +589,7 @@ const deprecated = 0x20 // IFA_F_DEPRECATED
 
 // TestGatewayBridged: the gateway's TAP is in a kernel bridge with a LAN, whose hosts find the router behind the TAP.
 func TestGatewayBridged(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	home := w.net.Host("home", lab.HostConfig{})
 	server := w.net.Host("server", lab.HostConfig{})

@@ -62,6 +62,7 @@ func (w *world) advertised(sent *lab.Capture, want int) {
 // TestRadvd: a real radvd on the host of a member with the role router configures hosts of the segment; on that of
 // another it configures nobody.
 func TestRadvd(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	v4 := lab.HostConfig{V4: true}
 	home := w.found(w.net.Host("home", v4))
@@ -117,6 +118,7 @@ func TestRadvd(t *testing.T) {
 
 // TestDnsmasq: a real dnsmasq on a member's host serves DHCP and advertises a router, if the member has the roles.
 func TestDnsmasq(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	v4 := lab.HostConfig{V4: true}
 	home := w.found(w.net.Host("home", v4))

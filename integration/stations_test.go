@@ -194,6 +194,7 @@ func times(t *testing.T, out string) (list []float64) {
 // TestGuestMoves moves a host from behind one member to behind another while a third pings it: less than a second is
 // lost, and then the former place gets nothing for it.
 func TestGuestMoves(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	home := w.found(w.net.Host("home", lab.HostConfig{V4: true}))
 	left := w.join(w.net.Host("left", lab.HostConfig{V4: true}), w.invite(home, "--role", "bridge"))
@@ -271,6 +272,7 @@ func (w *world) told(n *lab.Node, code string) {
 // TestAddressOfAServiceMoves hands an IPv4 address from one member to another, as VRRP does, while a third pings it; and
 // to one more while it is still there, which is in vain.
 func TestAddressOfAServiceMoves(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	home := w.found(w.net.Host("home", lab.HostConfig{V4: true}))
 	left := w.join(w.net.Host("left", lab.HostConfig{V4: true}), w.invite(home))
