@@ -291,10 +291,18 @@ func (o *origin) contest(by *origin, now time.Duration) {
 	}
 }
 
+// briefHold is in place of loopHold where statements are made: the port shuts in a moment,
+// when a cable has joined two forwarders.
+const briefHold = 200 * time.Millisecond
+
 // loops is that of a member's own frame. It needs mu.
 func (r *RemotePort) loops(v *view, src MAC) bool {
+	hold := loopHold
+	if r.sw.cfg.LAN != nil {
+		hold = briefHold
+	}
 	at := time.Duration(r.contested.Load())
-	return at != 0 && r.now-at < loopHold && (v.owner.of(src) != nil || v.virtual(src) != nil)
+	return at != 0 && r.now-at < hold && (v.owner.of(src) != nil || v.virtual(src) != nil)
 }
 
 // loops reports whether a BUM frame of a station would come round.

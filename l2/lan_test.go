@@ -217,6 +217,16 @@ func TestOwnLoopEnds(t *testing.T) {
 	r.expect("that is no loop", "host", "a", eth(broadcast, macOfA, 0))
 }
 
+// TestOwnLoopIsBrief has a port that makes statements, which end a loop: what is heard twice
+// for a moment, as when a cable is plugged in, does not cost a second.
+func TestOwnLoopIsBrief(t *testing.T) {
+	r, _ := lanRig(t)
+	r.expect("the LANs are one", "!source-mac", "", eth(broadcast, macOfA, 0))
+	r.expect("the copy by the overlay", "!loop", "a", eth(broadcast, macOfA, 0))
+	r.time = r.time.Add(briefHold + time.Millisecond)
+	r.expect("soon after", "host", "a", eth(broadcast, macOfA, 0))
+}
+
 // TestVoiceOfAMember holds that what a member says on its LAN by a MAC of its own making is
 // no host there.
 func TestVoiceOfAMember(t *testing.T) {
