@@ -218,6 +218,12 @@ func TestBridgedSharedPrefix(t *testing.T) {
 	laptop := w.join(w.net.Host("laptop", lab.HostConfig{V6: true}), w.invite(home))
 	w.waitPeers(home, laptop)
 	w.waitDirect(laptop, "home")
+	w.eventually(5*time.Second, "home's port has listened to the LAN, and forwards", func() error {
+		if s := w.bridgeStatus(home); s.State != "forwarding" {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
 	inside, err := h.Capture("mesh0")
 	w.must(err)
 	p, err := laptop.Host.Pinger(w.addr(home), lab.PingOptions{Linger: time.Second})
