@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -239,7 +240,7 @@ func (c *broadcaster) stop(changes ...time.Time) {
 			if count != 1 {
 				wrong[count]++
 				if last := c.times[n]; n == 0 || excepted(c.times[n-1]) || len(wrong) == 1 && wrong[count] == 1 || wrong[count]%20 == 0 {
-					when += fmt.Sprintf(" %dx %v", count, last.Sub(c.times[0]).Round(10*time.Millisecond))
+					when += fmt.Sprintf(" %dx %v (after changes by %v)", count, last.Sub(c.times[0]).Round(10*time.Millisecond), since(last, changes))
 				}
 			}
 		}
@@ -248,6 +249,19 @@ func (c *broadcaster) stop(changes ...time.Time) {
 			c.b.Errorf("%s at %s: came so often, so many of %d: %v:%s", c.mark, place, held, wrong, when)
 		}
 	}
+}
+
+// since is by how much a time is after the last change before it, and before the next one (negative).
+func since(at time.Time, changes []time.Time) (around []time.Duration) {
+	next, last := time.Duration(math.MinInt64), time.Duration(math.MaxInt64)
+	for _, change := range changes {
+		if d := at.Sub(change).Round(time.Millisecond); d < 0 {
+			next = max(next, d)
+		} else {
+			last = min(last, d)
+		}
+	}
+	return []time.Duration{last, next}
 }
 
 func (c *broadcaster) isCut(place string, at time.Time) bool {
