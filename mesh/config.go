@@ -126,9 +126,11 @@ const (
 	cachePerMember = 20 * time.Millisecond
 	cacheSoonest   = 100 * time.Millisecond
 	cacheLatest    = 2 * time.Second
-	// joinPatience is how long an entry point has to answer, and how long it, or the
-	// signer behind it, may be silent while this node joins.
+	// joinPatience is how long an entry point has to answer, and how long the signer
+	// behind it may be silent while this node joins.
 	joinPatience = 8 * time.Second
+	// signerPatience is the same for a signer that has answered by itself: it was there.
+	signerPatience = 20 * time.Second
 	// joinAtMost is how long a join by invite may take with signs of life all along.
 	joinAtMost = 2 * time.Minute
 	// joinLook is how often signs of life are looked for.

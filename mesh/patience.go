@@ -38,7 +38,11 @@ func (s *signs) look(up bool, heard ...time.Time) {
 
 // over says whether waiting has no point any more.
 func (s *signs) over(now time.Time) bool {
-	return s.hasty && (now.Sub(s.last) >= joinPatience || now.Sub(s.began) >= joinAtMost)
+	patience := joinPatience
+	if s.signer {
+		patience = signerPatience
+	}
+	return s.hasty && (now.Sub(s.last) >= patience || now.Sub(s.began) >= joinAtMost)
 }
 
 // lost says whether the entry point should be met again: it has lost us, by a
@@ -83,7 +87,7 @@ func (n *Node) awaitAnswer(ctx context.Context, j *joining, at netip.AddrPort, c
 			}
 			if !slow && j.signs.hasty && now.Sub(j.signs.began) >= joinPatience {
 				slow = true
-				n.event(Progress, "the network is slow to answer, but it lives: waiting")
+				n.event(Progress, "the network's signer is slow to answer: waiting")
 			}
 		case <-ctx.Done():
 			return ctx.Err()

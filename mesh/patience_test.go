@@ -21,12 +21,13 @@ func TestSigns(t *testing.T) {
 		answers       []float64 // of the signer
 		over          float64   // when it gives up
 	}{
-		{name: "nobody ever", hasty: true, signer: true, over: 8},
-		{name: "a signer that is slow", hasty: true, signer: true, looks: []look{{3, false, 2}, {9, true, 8.5}, {15, true, 14}}, over: 22},
+		{name: "nobody behind the entry point", hasty: true, over: 8},
+		{name: "a signer that is there no more", hasty: true, signer: true, over: 20},
+		{name: "a signer that is slow", hasty: true, signer: true, looks: []look{{3, false, 2}, {9, true, 8.5}, {15, true, 14}}, over: 34},
 		{name: "a signer that lives and does not answer", hasty: true, signer: true, looks: alive(200, func(s float64) look { return look{s, true, s} }), over: 120},
 		{name: "an introducer that lives and finds no signer", hasty: true, looks: alive(200, func(s float64) look { return look{s, s > 2, s} }), over: 11},
 		{name: "the same, and the signer answers now and then", hasty: true, looks: []look{{2, true, 2}}, answers: []float64{9, 16}, over: 24},
-		{name: "what is heard late counts from when it was heard", hasty: true, signer: true, looks: []look{{7, true, 1}}, over: 9},
+		{name: "what is heard late counts from when it was heard", hasty: true, signer: true, looks: []look{{7, true, 1}}, over: 21},
 		{name: "an admin may think", over: -1},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -171,7 +171,8 @@ func (n *node) run() {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	peer.SetClock(n.engine, func() time.Time { return time.Now().Add(n.ahead) })
+	ahead := n.ahead
+	peer.SetClock(n.engine, func() time.Time { return time.Now().Add(ahead) })
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	engine := n.engine
