@@ -277,8 +277,10 @@ func (c *broadcaster) isCut(place string, at time.Time) bool {
 func (c *broadcaster) holdCopies() {
 	c.b.Helper()
 	for place := range c.at {
-		if most := slices.Max(c.counts(place)); most > 2 {
-			c.b.Errorf("%s at %s: %d copies of one broadcast", c.mark, place, most)
+		counts := c.counts(place)
+		if most := slices.Max(counts); most > 2 {
+			at := c.times[slices.Index(counts, most)].Sub(c.times[0])
+			c.b.Errorf("%s at %s: %d copies of one broadcast, sent at %v", c.mark, place, most, at)
 		}
 	}
 }
@@ -591,6 +593,7 @@ func TestBridgedLANsJoined(t *testing.T) {
 					looked = time.Now()
 					return settled()
 				})
+				changes = append(changes, time.Now()) // of the forwarder
 				time.Sleep(1500 * time.Millisecond) // the second that is excepted, and some that are not
 			}
 			states := func(want int) func() error {
