@@ -594,7 +594,7 @@ func TestBridgedLANsJoined(t *testing.T) {
 					return settled()
 				})
 				changes = append(changes, time.Now()) // of the forwarder
-				time.Sleep(1500 * time.Millisecond) // the second that is excepted, and some that are not
+				time.Sleep(1500 * time.Millisecond)   // the second that is excepted, and some that are not
 			}
 			states := func(want int) func() error {
 				return func() error {
