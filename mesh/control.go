@@ -288,7 +288,7 @@ func (n *Node) watchSession(id keys.NodeID, m *member, now time.Time) {
 		s.schedule.cache = earlier(s.schedule.cache, now.Add(cacheEvery))
 	}
 	if !before { // what one of us missed, the other may know
-		m.lan.version = -1
+		m.lan.version, m.fresh = -1, true
 		n.compare(m.remote)
 		n.greet(m)
 	}
@@ -328,16 +328,18 @@ func (n *Node) endpointsOf(d *directory.Member) []netip.AddrPort {
 	return list
 }
 
-// catchUp asks members again whose records we know to be ahead of ours.
+// catchUp asks members again whose records we know to be ahead of ours, and once those with whom a session has just begun:
+// the answer of who had one with our last start may come under the key of that.
 func (n *Node) catchUp(now time.Time) {
 	if now.Before(n.state.schedule.catchUp) {
 		return
 	}
 	n.state.schedule.catchUp = now.Add(tick)
 	for id, m := range n.state.up {
-		if n.state.dir.Behind(id, now) {
+		if m.fresh || n.state.dir.Behind(id, now) {
 			n.compare(m.remote)
 		}
+		m.fresh = false
 	}
 }
 

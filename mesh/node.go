@@ -161,6 +161,7 @@ type member struct {
 	hourOffset int32            // from its hello
 	epoch      uint32           // of its record, as last looked at
 	returned   bool             // it has started anew
+	fresh      bool             // a session has begun, and records are to be compared once more
 	observed   netip.AddrPort   // how it sees us
 	up         bool             // there was a session when last looked at
 	lost       time.Time        // when there last ceased to be one
