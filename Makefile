@@ -3,10 +3,10 @@
 
 GO      ?= go
 TOOL    := $(GO) tool -modfile=tools/go.mod
-FUZZ    ?= 2s
+FUZZ    ?= 1s
 TARGETS := linux/amd64 linux/arm64 linux/mipsle darwin/arm64 windows/amd64 freebsd/amd64
 
-.PHONY: build demo test deps format vet unit integration fuzz soak bench micro micro-base budget clean
+.PHONY: build demo test deps format vet unit integration fuzz soak bench story micro micro-base budget clean
 
 build:
 	$(GO) build -trimpath -o bin/meshd ./cmd/meshd
@@ -29,16 +29,17 @@ vet:
 
 # Tests in simulated time run on one processor under the race detector: in Go 1.26 the timers of a synctest bubble share
 # one context of the detector, and it crashes (in __sanitizer::StackDepot) when two processors run timers at once.
-# Crowds are smaller there, and are at their full size besides.
-CROWDS  = ./mesh ./mesh/gossip
+# Crowds are smaller there, and long histories of one goroutine left out: the packages that have them (testing.Short) are
+# tested whole besides.
 UNITS   = $(filter-out ./integration% ./bench%,$(shell $(GO) list -f '{{.Dir}}' ./... | sed "s|^$$PWD|.|"))
-BUBBLES = $(filter $(UNITS),$(shell grep -rl '"testing/synctest"' --include=*_test.go . | xargs -n1 dirname | sort -u))
+having  = $(filter $(UNITS),$(shell grep -rl '$(1)' --include=*_test.go . | xargs -n1 dirname | sort -u))
+BUBBLES = $(call having,"testing/synctest")
+LONG    = $(call having,testing.Short())
 
 unit:
-	$(GO) test -race -timeout 15m $(filter-out $(BUBBLES),$(UNITS))
-	$(GO) test -race -timeout 15m -exec 'env GOMAXPROCS=1' $(filter-out $(CROWDS),$(BUBBLES))
-	$(GO) test -race -short -timeout 15m -exec 'env GOMAXPROCS=1' $(CROWDS)
-	$(GO) test -timeout 15m $(CROWDS)
+	$(GO) test -race -short -timeout 15m $(filter-out $(BUBBLES),$(UNITS))
+	$(GO) test -race -short -timeout 15m -exec 'env GOMAXPROCS=1' $(BUBBLES)
+	$(GO) test -timeout 15m $(LONG)
 
 integration:
 	$(GO) test -count=1 -timeout 15m -p 1 ./integration/... ./bench/...
@@ -53,6 +54,7 @@ soak:
 	$(GO) test -count=20 -timeout 8h -v ./integration
 	MESHD_REPEATS=20 $(GO) test -count=1 -timeout 1h -v -run 'TestOutages|TestCarriedLaptop|TestFrozen|TestManyPorts' ./integration
 	MESHD_REPEATS=20 MESHD_MEMBERS=100 $(GO) test -count=1 -timeout 2h -v -run 'TestMatrix|TestRelay|TestDirectPathLost|TestIdleBehindNATs' ./integration
+	MESHD_REPEATS=20 $(GO) test -count=1 -timeout 1h -v -run 'TestBridge$$|TestBridgeChanges|TestBridgedLANsJoined' ./integration
 	MESHD_CROWD=50 $(GO) test -count=1 -timeout 1h -run TestCrowd -v ./mesh
 	$(GO) test -count=1 -timeout 3h ./peer/wireguard -link.hours 24
 	$(MAKE) fuzz FUZZ=5m
@@ -60,6 +62,11 @@ soak:
 # Compares meshd with other tunnels (docs/performance.md): BENCH="-quick", BENCH="-variants veth,meshd".
 bench:
 	$(GO) run ./bench $(BENCH)
+
+# meshd beside vde2 over ssh, on a slow link with losses (examples/home-prefix/README.md): 12 minutes.
+STORY ?= 10s
+story:
+	$(GO) run ./bench -story $(STORY)
 
 # Micro-benchmarks of switch, seal and open, cut and merge, fragments and the
 # whole way, compared with a baseline when there is one: make micro-base keeps

@@ -303,7 +303,7 @@ func TestChoose(t *testing.T) {
 		t.Errorf("a variant that does not exist was found: %v", got)
 	}
 	all := names("all")
-	if usual := names(""); len(all) != len(usual)+3 || !slices.Contains(all, report.Relayed) || !slices.Contains(usual, "meshd") || !slices.Contains(all, report.Fitted) {
+	if usual := names(""); len(all) != len(usual)+4 || !slices.Contains(all, report.Relayed) || !slices.Contains(usual, "meshd") || !slices.Contains(all, report.Fitted) {
 		t.Errorf("all are %v, the usual ones %v", all, usual)
 	}
 	if !slices.Contains(all, report.Baseline) {
@@ -361,6 +361,34 @@ func TestQuick(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), "| meshd ") {
 		t.Errorf("the tables have no row of meshd:\n%s", out.String())
+	}
+}
+
+// TestOverTLS holds that the variant without UDP is what it says, and carries traffic.
+func TestOverTLS(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: network namespaces and TAPs")
+	}
+	v := &overTLS{}
+	v.binary = built(t)
+	p, err := newPair(t.Context(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	tunnel, err := v.Start(ctx, p) // waits for TLS
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := p.Hosts[0].Ping(ctx, tunnel.V6[1], 5, lab.PingOptions{Interval: 10 * time.Millisecond})
+	if err != nil || s.Received == 0 {
+		t.Errorf("%v, %v", s, err)
 	}
 }
 

@@ -33,6 +33,7 @@ type config struct {
 	plots    string
 	redraw   string
 	soak     time.Duration
+	story    time.Duration
 	scaling  bool
 	members  int
 	repeats  int
@@ -59,7 +60,7 @@ func main() {
 func parse(args []string) (*config, error) {
 	c := &config{paths: make(map[string]string)}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	f.StringVar(&c.variants, "variants", "", "names of variants, with commas between them; \"all\" also for meshd with a second MTU and through a third host (default: all but those)")
+	f.StringVar(&c.variants, "variants", "", "names of variants, with commas between them; \"all\" also for meshd with a second MTU, through a third host and over TLS (default: all but those)")
 	f.IntVar(&c.rounds, "rounds", 3, "how often each variant is measured")
 	f.DurationVar(&c.duration, "duration", time.Second, "of each sample of TCP, in whole seconds")
 	f.BoolVar(&c.quick, "quick", false, "one short round of the most important figures")
@@ -69,6 +70,7 @@ func parse(args []string) (*config, error) {
 	f.StringVar(&c.plots, "plots", "", "folder for the plots (default: that of -out)")
 	f.StringVar(&c.redraw, "redraw", "", "measure nothing: make tables and plots of this JSON")
 	f.DurationVar(&c.soak, "soak", 0, "compare nothing: run TCP at full rate and numbered datagrams through meshd for so long, and look for what goes wrong")
+	f.DurationVar(&c.story, "story", 0, "compare meshd on a slow link with vde2 over ssh alone, with samples of TCP of so long")
 	f.BoolVar(&c.scaling, "scaling", false, "compare nothing: measure what a frame costs as members, sessions, stations and cores grow")
 	f.IntVar(&c.members, "members", 0, "compare nothing: measure an idle node that knows so many members")
 	f.IntVar(&c.repeats, "repeats", 2, "how often a sample is repeated, at most, when other programs disturb it")
@@ -102,6 +104,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if c.redraw != "" && c.story > 0 {
+		return redrawStory(c.redraw, out)
+	}
 	if c.redraw != "" {
 		f, err := os.Open(c.redraw)
 		if err != nil {
@@ -120,6 +125,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	switch {
 	case c.soak > 0:
 		return runSoak(ctx, c, out)
+	case c.story > 0:
+		return runStory(ctx, c, out)
 	case c.scaling:
 		return runScaling(ctx, c, out)
 	case c.members > 0:
@@ -143,7 +150,7 @@ func choose(names string) ([]Variant, error) {
 			switch v := v.(type) {
 			case *meshd:
 				return v.mtu != 0
-			case *between:
+			case *between, *overTLS:
 				return true
 			}
 			return false

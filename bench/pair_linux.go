@@ -218,7 +218,7 @@ func (p *Pair) AwaitLink(ctx context.Context, host int, name string, mtu int) er
 func (p *Pair) Logs() string {
 	const most = 2000
 	var all string
-	logs, _ := filepath.Glob(filepath.Join(p.Dir, "?", "*.log")) // the pattern is right
+	logs, _ := filepath.Glob(filepath.Join(p.Dir, "*", "*.log")) // the pattern is right
 	for _, path := range logs {
 		text, err := os.ReadFile(path)
 		if err != nil {

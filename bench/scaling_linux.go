@@ -174,7 +174,7 @@ func stations(ctx context.Context) ([]report.Curve, error) {
 		}
 		macs := make([]l2.MAC, n)
 		for i := range macs {
-			macs[i] = l2.MAC{6, 0, byte(i >> 24), byte(i >> 16), byte(i >> 8), byte(i)}
+			macs[i] = l2.MAC{0x0a, 0, byte(i >> 24), byte(i >> 16), byte(i >> 8), byte(i)}
 			r.Learn(1+i/l2.BridgeMaxMACs, macs[i])
 		}
 		if got := r.Stations(); got < n {

@@ -107,7 +107,7 @@ func variants() []Variant {
 	return []Variant{
 		&veth{}, &vxlan{}, &wireguard{}, &wireguard{vxlan: true},
 		&tinc{}, &fastd{}, &openvpn{}, &n2n{}, &vde{},
-		&zeroTier{}, &nebula{}, &easyTier{}, &meshd{}, &meshd{mtu: fittedMTU}, &between{relay: true}, &between{},
+		&zeroTier{}, &nebula{}, &easyTier{}, &meshd{}, &meshd{mtu: fittedMTU}, &between{relay: true}, &between{}, &overTLS{},
 	}
 }
 

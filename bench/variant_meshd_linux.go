@@ -45,12 +45,15 @@ func (m *meshd) Find(ctx context.Context, t *Tools) (err error) {
 }
 
 // Start founds a network on one host and joins it from the other.
-func (m *meshd) Start(ctx context.Context, p *Pair) (*Tunnel, error) {
+func (m *meshd) Start(ctx context.Context, p *Pair) (*Tunnel, error) { return m.start(ctx, p) }
+
+// start is Start with more flags for the founder.
+func (m *meshd) start(ctx context.Context, p *Pair, more ...string) (*Tunnel, error) {
 	nodes := &m.nodes
 	for i, h := range p.Hosts {
 		nodes[i] = lab.NewNode(h, m.binary, p.File(h, "state"))
 	}
-	found := []string{"--no-portmap"}
+	found := append([]string{"--no-portmap"}, more...)
 	if m.mtu != 0 {
 		found = append(found, "--mtu", strconv.Itoa(m.mtu))
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,7 +38,8 @@ func (v *vde) Start(ctx context.Context, p *Pair) (*Tunnel, error) {
 			return nil, err
 		}
 	}
-	sshd, err := v.server(ctx, p)
+	at := under[1].v4.Addr()
+	sshd, err := v.server(ctx, p, at)
 	if err != nil {
 		return nil, err
 	}
@@ -48,9 +50,8 @@ func (v *vde) Start(ctx context.Context, p *Pair) (*Tunnel, error) {
 		return nil, err
 	}
 	p.Mark()
-	cable, err := p.Run(a, "vde_plug", "--", "vde://"+p.File(a, "ctl"), "=", "ssh", "-i", p.File(a, "user"), "-F", "none", "-T",
-		"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes",
-		"root@"+under[1].v4.Addr().String(), plug, "vde://"+p.File(b, "ctl"))
+	args := append([]string{"--", "vde://" + p.File(a, "ctl"), "=", "ssh"}, v.login(p, at)...)
+	cable, err := p.Run(a, "vde_plug", append(args, plug, "vde://"+p.File(b, "ctl"))...)
 	if err != nil {
 		return nil, err
 	}
@@ -58,8 +59,16 @@ func (v *vde) Start(ctx context.Context, p *Pair) (*Tunnel, error) {
 	return t, nil
 }
 
-// server starts sshd on host b, with keys of its own and one user key.
-func (v *vde) server(ctx context.Context, p *Pair) (int, error) {
+// login is what ssh is given on host a to log in to the server.
+func (v *vde) login(p *Pair, at netip.Addr) []string {
+	return []string{
+		"-i", p.File(p.Hosts[0], "user"), "-F", "none", "-T", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+		"-o", "BatchMode=yes", "root@" + at.String(),
+	}
+}
+
+// server starts sshd on host b, at an address of its, with keys of its own and one user key.
+func (v *vde) server(ctx context.Context, p *Pair, at netip.Addr) (int, error) {
 	a, b := p.Hosts[0], p.Hosts[1]
 	for _, key := range []string{p.File(b, "host"), p.File(a, "user")} {
 		if out, err := a.Command(ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key).CombinedOutput(); err != nil {
@@ -75,7 +84,7 @@ func (v *vde) server(ctx context.Context, p *Pair) (int, error) {
 		return 0, err
 	}
 	config, err := p.Write(b, "sshd_config", fmt.Sprintf("ListenAddress %v\nHostKey %s\nAuthorizedKeysFile %s\nStrictModes no\nUsePAM no\n"+
-		"PermitRootLogin prohibit-password\nPidFile none\n", under[1].v4.Addr(), p.File(b, "host"), keys))
+		"PermitRootLogin prohibit-password\nPidFile none\n", at, p.File(b, "host"), keys))
 	if err != nil {
 		return 0, err
 	}

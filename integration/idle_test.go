@@ -71,6 +71,7 @@ func TestIdleBehindNATs(t *testing.T) {
 		most *= 2
 	}
 	w.rest(sites, nodes[0].Host, float64(most))
+	w.countSessions(nodes)
 	w.strangersMeet(nodes, !patient)
 }
 
@@ -78,6 +79,7 @@ func TestIdleBehindNATs(t *testing.T) {
 // start has left behind has its time to end before.
 func (w *world) rest(sites []*lab.Site, one *lab.Host, most float64) {
 	w.Helper()
+	packetRate := 0.0 // of the mean member, last
 	rates := func(d time.Duration) []float64 {
 		before := make([]lab.Counters, len(sites))
 		var err error
@@ -88,10 +90,12 @@ func (w *world) rest(sites []*lab.Site, one *lab.Host, most float64) {
 		start := time.Now()
 		time.Sleep(d) // what is measured is so long a time of rest
 		all := make([]float64, len(sites))
+		packetRate = 0
 		for i, s := range sites {
 			after, err := s.Counters()
 			w.must(err)
 			all[i] = float64(after.Out.Bytes-before[i].Out.Bytes) / time.Since(start).Seconds()
+			packetRate += float64(after.Out.Packets-before[i].Out.Packets) / time.Since(start).Seconds() / float64(len(sites))
 		}
 		return all
 	}
@@ -108,12 +112,28 @@ func (w *world) rest(sites []*lab.Site, one *lab.Host, most float64) {
 	last = rates(idleTime)
 	w.Logf("%s sends in %v: %s", one.Name(), idleTime, packets(seen.Frames()))
 	w.must(seen.Close())
-	w.Logf("idle for %v: the mean member sends %.0f bytes/s, the busiest %.0f", idleTime, mean(last), slices.Max(last))
+	w.Logf("idle for %v: the mean member sends %.0f bytes/s in %.1f packets/s, the busiest %.0f bytes/s", idleTime, mean(last), packetRate, slices.Max(last))
 	for i, rate := range last {
 		if rate > most {
 			w.Errorf("%s sends %.0f bytes/s, want %.0f at most", sites[i].Name(), rate, most)
 		}
 	}
+}
+
+// countSessions says how many sessions members have.
+func (w *world) countSessions(nodes []*lab.Node) {
+	w.Helper()
+	var counts []float64
+	for _, n := range nodes {
+		connected := 0.0
+		for _, p := range w.status(n).Peers {
+			if p.State == "direct" || p.State == "relayed" {
+				connected++
+			}
+		}
+		counts = append(counts, connected)
+	}
+	w.Logf("the mean member has %.1f sessions, the busiest %.0f", mean(counts), slices.Max(counts))
 }
 
 // packets counts UDP datagrams that were sent, and their bytes from the IP header on, by what they are.

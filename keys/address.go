@@ -48,6 +48,16 @@ func Address(id NodeID, prefix netip.Prefix) netip.Addr {
 	return netip.AddrFrom16(address)
 }
 
+// RouterMAC is the address of a prefix's virtual router, which whoever routes for it
+// has. Those of one network begin with the same three bytes.
+func RouterMAC(n NetworkID, prefix netip.Prefix) [6]byte {
+	network := prefix.Addr().As16()
+	all, one := digest("meshd/1/router", n[:]), digest("meshd/1/router/prefix", n[:], network[:8])
+	mac := [6]byte(append(all[:3:3], one[:3]...))
+	mac[0] = mac[0]&^1 | 2
+	return mac
+}
+
 // ULA is the network's own /64: a unique local prefix (RFC 4193) whose global id
 // comes from the network's identity; subnet 0.
 func ULA(n NetworkID) netip.Prefix {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"meshd/l2/offload"
+	"meshd/l2/snoop"
 )
 
 // sink is a device or port that forgets.
@@ -15,16 +16,9 @@ type sink struct{ tape }
 func (*sink) Write([]Frame) error   { return nil }
 func (*sink) Send([]byte, int) bool { return true }
 
-func whole(list ...[]byte) (frames []Frame) {
-	for _, b := range list {
-		frames = append(frames, Frame{Data: b})
-	}
-	return frames
-}
-
 // idle is a switch with many remotes, the pump that a Run would have, and a remote.
 func idle(remotes int) (*pump, *RemotePort) {
-	sw := NewSwitch(Config{Device: &sink{}, MAC: ownMAC, StormRate: 1 << 30, StormBurst: 1 << 30})
+	sw := NewSwitch(Config{Device: &sink{}, MAC: ownMAC, StormRate: 1 << 30, StormBurst: 1 << 30, GroupRate: 1 << 30})
 	a := sw.Connect("a", &sink{}, Allow{MAC: macOfA})
 	for n := range remotes - 1 {
 		sw.Connect(string(rune(0x100+n)), &sink{}, Allow{MAC: MAC{2, 9, 0, 0, byte(n >> 8), byte(n)}})
@@ -43,6 +37,8 @@ func arpOf(mac MAC, ip string) []byte {
 
 func TestNoAllocationPerFrame(t *testing.T) {
 	p, a := idle(50)
+	a.SetGroups(wants(snoop.Group{Addr: film}, snoop.Group{Addr: film6}))
+	p.batch(whole(igmpReport(film, ownMAC, 0x16)))
 	batch := func(frames ...[]byte) func() {
 		batch := whole(frames...)
 		return func() { p.batch(batch) }
@@ -62,6 +58,9 @@ func TestNoAllocationPerFrame(t *testing.T) {
 		"to a learned station":    batch(eth(host1, ownMAC, 5)),
 		"from a local station":    batch(eth(macOfA, host2, 0)),
 		"to all":                  batch(eth(broadcast, ownMAC, 0)),
+		"to a group":              batch(groupFrame(film, ownMAC, 0, 1000), groupFrame(film6, ownMAC, 5, 1000)),
+		"from a group":            receive(groupFrame(film, macOfA, 0, 1000), groupFrame(film6, macOfA, 5, 1000)),
+		"a report":                batch(igmpReport(film, ownMAC, 0x16)),
 		"dropped":                 batch(eth(ownMAC, ownMAC, 0), nil),
 		"ARP of ours":             batch(arpOf(ownMAC, "10.0.0.1")),
 		"a super-frame":           superBatch(p, macOfA),
@@ -131,9 +130,14 @@ func BenchmarkFromDevice(b *testing.B) {
 		"member":  eth(macOfA, ownMAC, 0),
 		"learned": eth(host1, ownMAC, 5),
 		"flood50": eth(broadcast, ownMAC, 0),
+		"group50": groupFrame(film, ownMAC, 0, 60),
 	} {
 		b.Run(name, func(b *testing.B) {
-			p, _ := idle(50)
+			p, a := idle(50)
+			for _, r := range p.sw.view.Load().ports {
+				r.SetGroups(wants(snoop.Group{Addr: film6}))
+			}
+			a.SetGroups(wants(snoop.Group{Addr: film}))
 			batch := make([]Frame, 64)
 			for i := range batch {
 				batch[i] = Frame{Data: frame}

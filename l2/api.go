@@ -24,8 +24,9 @@ const (
 	DefaultStormRate  = 300 // BUM frames per second and origin
 	DefaultStormBurst = 600
 	DefaultMTU        = 1500
-	DefaultMaxMACs    = 32   // stations behind an origin, besides its own address
-	BridgeMaxMACs     = 1024 // stations behind an origin that may bridge
+	DefaultGroupRate  = 20e6 / 8 // bytes of multicast groups per second and origin
+	DefaultMaxMACs    = 32       // stations behind an origin, besides its own address
+	BridgeMaxMACs     = 1024     // stations behind an origin that may bridge
 )
 
 // Config is what NewSwitch needs. The zero value of a field means its default.
@@ -38,12 +39,31 @@ type Config struct {
 	Bridge  bool
 	MaxMACs int
 
+	LAN LANSide // nil: no physical LAN is bridged
+
 	MTU        int           // of the segment; larger frames (tags apart) are dropped
 	Age        time.Duration // after which a silent station is forgotten
 	StormRate  int           // BUM frames per second, for each origin
 	StormBurst int
+	GroupRate  int    // bytes per second of multicast groups that somebody listens to, likewise
+	Epoch      uint32 // grows with each start
 	Logger     *slog.Logger
 	Now        func() time.Time
+
+	// GroupsChanged, if set, is called when Groups returns something else. It must not call the switch and not wait.
+	GroupsChanged func()
+	// Everyone is sent, once, what more than SpreadAbove of the remotes that take copies
+	// (Copied) would be sent each: it is for those of them that want it (RemotePort.Wants).
+	// nil: they always are.
+	Everyone    Port
+	SpreadAbove int // 0: DefaultSpreadAbove
+
+	// Observe, if set, is called with router solicitations and advertisements and with
+	// requests to DHCPv4 servers that were let pass, and with neighbour solicitations for
+	// virtual routers and in watched prefixes (SetRouters), 50 a second of each origin. It must not block,
+	// and the frame is valid for the call only. (It is called while the frame's way
+	// holds locks: it must not call the switch.)
+	Observe func(frame []byte)
 }
 
 // Allow is what a remote may do. It is judged at the receiver, on the origin that
@@ -52,19 +72,22 @@ type Allow struct {
 	MAC     MAC  // the remote's own address: nobody else may use it. Zero: it has none
 	MaxMACs int  // further stations behind it; 0: DefaultMaxMACs, or BridgeMaxMACs with Bridge
 	Bridge  bool // it brings hosts of other networks
+	Hosts   bool // there may be hosts behind it that have not been heard, as with Bridge: unknown frames go there
 	Router  bool // it may send router advertisements and redirects
 	DHCP    bool // it may answer as a DHCP server
 
 	// Addresses are the remote's own IP addresses, besides the link-local one that
 	// follows from MAC: nobody else may claim them.
 	Addresses []netip.Addr
+	Segment   Segment  // what it calls the LAN that it bridges
+	LAN       string   // the same for all who have agreed that they are on one LAN: they may speak for its stations in turn; "": none
 	VLANs     []uint16 // tags it may use, untagged always being allowed; nil: all
 }
 
 // How a station became known.
 const (
 	LearnedOwn    = "own"    // it is this node
-	LearnedRecord = "record" // it is a remote's own address, as its records say
+	LearnedRecord = "record" // it is a remote's own address, as its records say, or one that the remote has announced
 	LearnedData   = "data"   // a frame came from it
 )
 
@@ -109,6 +132,8 @@ const (
 	DropVLAN              = "vlan"
 	DropStorm             = "storm"
 	DropElsewhere         = "elsewhere"    // the destination is known and not on this way
+	DropNoListener        = "no-listener"  // a multicast group that nobody listens to
+	DropGroupControl      = "igmp-mld"     // between hosts and multicast routers: it stays on its side
 	DropDisconnected      = "disconnected" // from, or to, a remote that is no longer there
 	DropDevice            = "device"       // the host did not take it, or there is no TAP
 	DropHidden            = "hidden"       // what it tells hosts cannot be judged: cut off, fragmented or wrapped
@@ -117,4 +142,6 @@ const (
 	DropRouter            = "router"        // router advertisement or redirect without the role
 	DropDHCP              = "dhcp"          // a DHCP server's message without the role
 	DropAddress           = "address-taken" // claims the IP address of a member, or of a host that is there
+	DropBlocked           = "blocked"       // another member forwards for the LAN behind the device
+	DropLoop              = "loop"          // its source is heard on our own side, too: it would come round
 )

@@ -26,6 +26,10 @@ const (
 	routerDenied
 	dhcpDenied
 	addressTaken
+	noListener
+	groupControl
+	blocked
+	looped
 	reasons // how many there are
 )
 
@@ -36,6 +40,7 @@ func (r reason) String() string {
 		DropSourceMAC, DropSourceMoved, DropSourceLimit, DropVLAN, DropStorm,
 		DropElsewhere, DropDisconnected, DropDevice,
 		DropHidden, DropLinkProtocol, DropSpoofed, DropRouter, DropDHCP, DropAddress,
+		DropNoListener, DropGroupControl, DropBlocked, DropLoop,
 	}[r]
 }
 

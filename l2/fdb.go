@@ -44,20 +44,29 @@ const (
 // fdb is the forwarding database: behind which origin a station was last heard.
 // Addresses of members are not in it, they are in the view.
 type fdb struct {
-	age time.Duration
+	age   time.Duration
+	ghost func(MAC) bool // says what only looks like a station; must not call f
+	local func(station)  // told of every station that comes to be, or ceases to be, on our side; must not call f
+
+	contested atomic.Int64 // when a station of a remote was last heard here as well
 
 	mu    sync.RWMutex
 	hosts map[station]*entry
+	probe MAC // of our own probes: nobody else's
 	swept time.Duration
 }
 
 type entry struct {
-	at   *origin
-	seen atomic.Int64 // time.Duration since the switch's start
+	at    *origin
+	seen  atomic.Int64 // time.Duration since the switch's start
+	bound bool         // its member has announced it: it does not age
+	seq   uint32       // of its binding
+
+	contested atomic.Int64 // likewise: when it was last heard here, where it is not; 0: never
 }
 
 func newFDB(age time.Duration) *fdb {
-	return &fdb{age: age, hosts: make(map[station]*entry), swept: -sweepEvery}
+	return &fdb{age: age, local: func(station) {}, ghost: func(MAC) bool { return false }, hosts: make(map[station]*entry), swept: -sweepEvery}
 }
 
 // lookup returns where a station is, or nil when it is not known.
@@ -72,15 +81,14 @@ func (f *fdb) lookup(k station, now time.Duration) *origin {
 }
 
 func (f *fdb) expired(e *entry, now time.Duration) bool {
-	return now-time.Duration(e.seen.Load()) >= f.age
+	return !e.bound && now-time.Duration(e.seen.Load()) >= f.age
 }
 
 // learn notes that a frame of station k came from o. It returns passed, or why
 // the frame must be dropped.
 //
-// A station does not move to another origin before it has aged: a member could
-// take over any host by one frame otherwise. (Between two members that may bridge,
-// asking the host where it is will settle it: that belongs where sourceMoved is.)
+// A station does not move to another origin by a frame before it has aged: a member
+// could take over any host otherwise. (Claims are what moves it: mobility.go.)
 func (f *fdb) learn(k station, o *origin, now time.Duration) reason {
 	f.mu.RLock()
 	e := f.hosts[k]
@@ -90,6 +98,7 @@ func (f *fdb) learn(k station, o *origin, now time.Duration) reason {
 	}
 	defer f.mu.RUnlock()
 	if e.at != o {
+		f.contest(e, o, now)
 		return sourceMoved
 	}
 	e.heard(now)
@@ -118,27 +127,45 @@ func (f *fdb) place(k station, o *origin, now time.Duration) reason {
 		e.heard(now)
 		return passed
 	}
+	if k.mac() == f.probe {
+		return sourceMAC
+	}
+	if f.ghost(k.mac()) {
+		return passed // not learned
+	}
+	_, why := f.add(k, o, now)
+	return why
+}
+
+// add makes an entry, or returns nil when there is no room for it. It needs mu.
+func (f *fdb) add(k station, o *origin, now time.Duration) (*entry, reason) {
 	limit := int(o.limit.Load())
 	if o.stations >= limit || len(f.hosts) >= maxStations {
 		f.sweep(now)
 	}
 	if o.stations >= limit {
-		return sourceLimit
+		return nil, sourceLimit
 	}
 	if len(f.hosts) >= maxStations {
-		return passed // not learned: it works by flooding
+		return nil, passed // not learned
 	}
-	e = &entry{at: o}
+	e := &entry{at: o}
 	e.seen.Store(int64(now))
 	f.hosts[k] = e
 	o.stations++
-	return passed
+	if o.remote == nil {
+		f.local(k)
+	}
+	return e, passed
 }
 
 // remove needs mu.
 func (f *fdb) remove(k station, e *entry) {
 	delete(f.hosts, k)
 	e.at.stations--
+	if e.at.remote == nil {
+		f.local(k)
+	}
 }
 
 // sweep removes what has aged. It needs mu.
@@ -166,12 +193,12 @@ func (f *fdb) forget(gone func(station, *origin) bool) {
 }
 
 // each calls yield for every station that has not aged. yield must not call f.
-func (f *fdb) each(now time.Duration, yield func(k station, at *origin, age time.Duration)) {
+func (f *fdb) each(now time.Duration, yield func(k station, at *origin, bound bool, age time.Duration)) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	for k, e := range f.hosts {
 		if !f.expired(e, now) {
-			yield(k, e.at, now-time.Duration(e.seen.Load()))
+			yield(k, e.at, e.bound, now-time.Duration(e.seen.Load()))
 		}
 	}
 }

@@ -83,6 +83,8 @@ func reserved(dst MAC) bool {
 		return false
 	case dst == MAC{0x01, 0x00, 0x5e, 0x7f, 0x33, 0x53}, dst == MAC{0x33, 0x33, 0x00, 0x00, 0x51, 0x83}:
 		return true
+	case dst == lanGroup:
+		return true
 	case dst[0] == 0x01 && dst[1] == 0 && dst[2] == 0x0c:
 		return dst[3] == 0xcc && dst[4] == 0xcc && dst[5]&^1 == 0xcc
 	}

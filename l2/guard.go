@@ -17,23 +17,46 @@ func (s *Switch) guard(v *view, r *rights, h Header, frame []byte, o *origin, no
 	switch {
 	case f.why != passed:
 		return f.why
+	case f.needs&dutySpeakToRouters&^r.duties != 0:
+		return groupControl // older versions send it
 	case f.needs&^r.duties != 0:
 		s.warn("a host that may not do so advertises itself as router or DHCP server", h, o, netip.Addr{}, now)
 		if f.needs&dutyDHCP != 0 {
 			return dhcpDenied
 		}
 		return routerDenied
-	case !f.claim.IsValid():
-		return passed
+	case f.router:
+		s.heard.routes(stationOf(h.VLAN, h.Src), o, now)
 	}
-	if holder := v.addrs.of(f.claim); holder != nil {
+	if f.claim.IsValid() {
+		if why := s.guardClaim(v, h, frame, f.claim, o, now); why != passed {
+			return why
+		}
+	}
+	if f.nd != 0 {
+		s.observe(v, f.nd, frame, frame[h.Payload:], o, now)
+	}
+	return passed
+}
+
+// guardClaim judges what a frame says of who has an address.
+func (s *Switch) guardClaim(v *view, h Header, frame []byte, ip netip.Addr, o *origin, now time.Duration) reason {
+	if r := v.routerOf(ip); r != nil {
+		if r.mac == h.Src { // whoever has the role: it is nobody's station
+			return passed
+		}
+		s.warn("a host claims the address of the segment's router", h, o, ip, now)
+		return addressTaken
+	}
+	if holder := v.addrs.of(ip); holder != nil {
 		if holder != o {
-			s.warn("a host claims a member's address", h, o, f.claim, now)
+			s.warn("a host claims a member's address", h, o, ip, now)
 			return addressTaken
 		}
 	}
-	if !s.heard.claim(stationOf(h.VLAN, h.Src), o, f.claim, now, liveness{s, v, now}) {
-		s.warn("a host claims the address of another that is there", h, o, f.claim, now)
+	if k := stationOf(h.VLAN, h.Src); !s.heard.claim(k, o, ip, now, liveness{s, v, now}) {
+		s.sueAddress(v, k, ip, frame, o, now)
+		s.warn("a host claims the address of another that is there", h, o, ip, now)
 		return addressTaken
 	}
 	return passed
@@ -52,8 +75,8 @@ func (l liveness) alive(k station, at *origin) bool {
 	if mac == l.view.own.mac {
 		return at == &l.sw.local
 	}
-	if r := l.view.owner.of(mac); r != nil {
-		return at == &r.origin && l.now-time.Duration(r.seen.Load()) < l.sw.cfg.Age
+	if o := l.view.owner.of(mac); o != nil {
+		return at == o && (o.remote == nil || l.now-time.Duration(o.remote.seen.Load()) < l.sw.cfg.Age)
 	}
 	return l.sw.hosts.lookup(k, l.now) == at
 }

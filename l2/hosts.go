@@ -12,8 +12,12 @@ import (
 func (s *Switch) Hosts() []Host {
 	now, v := s.now(), s.view.Load()
 	found := map[station]*Host{}
-	s.hosts.each(now, func(k station, at *origin, age time.Duration) {
-		found[k] = hostOf(k, at, LearnedData, age)
+	s.hosts.each(now, func(k station, at *origin, bound bool, age time.Duration) {
+		learned := LearnedData
+		if bound {
+			learned = LearnedRecord
+		}
+		found[k] = hostOf(k, at, learned, age)
 	})
 	// Members have their own address in every VLAN; they are listed untagged, and
 	// below in each VLAN where they have shown an IP address.
@@ -55,8 +59,12 @@ func (s *Switch) member(v *view, mac MAC, vlan uint16, now time.Duration) *Host 
 	if mac == v.own.mac {
 		return hostOf(k, &s.local, LearnedOwn, 0)
 	}
-	if r := v.owner.of(mac); r != nil {
-		return hostOf(k, &r.origin, LearnedRecord, now-time.Duration(r.seen.Load()))
+	if o := v.owner.of(mac); o != nil {
+		age := time.Duration(0)
+		if o.remote != nil {
+			age = now - time.Duration(o.remote.seen.Load())
+		}
+		return hostOf(k, o, LearnedRecord, age)
 	}
 	return nil
 }

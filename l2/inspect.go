@@ -3,13 +3,17 @@ package l2
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"meshd/l2/snoop"
 )
 
 // finding is what a guard has to know of a frame beyond its Ethernet header.
 type finding struct {
-	why   reason     // not passed: no origin may send it
-	needs duty       // what its origin must have been given
-	claim netip.Addr // the frame says that this address is at its Ethernet source; zero: it says nothing
+	why    reason     // not passed: no origin may send it
+	needs  duty       // what its origin must have been given
+	nd     byte       // type of what the control plane looks at; 0: it is nothing of the kind
+	router bool       // the frame says that its source routes
+	claim  netip.Addr // and that this address is at its Ethernet source; zero: it says nothing
 }
 
 // duty is a set of roles that hosts obey.
@@ -18,6 +22,9 @@ type duty uint8
 const (
 	dutyRouter duty = 1 << iota // advertises routers and redirects
 	dutyDHCP                    // hands out addresses
+
+	// dutySpeakToRouters is to say what multicast one listens to, or to ask for that. Hosts of this side alone have it.
+	dutySpeakToRouters
 )
 
 func refused(why reason) finding { return finding{why: why} }
@@ -133,11 +140,18 @@ func inspectIPv4(p []byte) finding {
 		case len(body) > 0 && (body[0] == redirect || body[0] == routerAdvertisement):
 			return finding{needs: dutyRouter}
 		}
+	case protoIGMP:
+		if cut || len(body) == 0 || snoop.IGMPControl(body[0]) {
+			return finding{needs: dutySpeakToRouters}
+		}
 	case protoUDP:
 		return inspectUDP(body, cut, portDHCP, portDHCPClient)
 	}
 	return finding{}
 }
+
+// asksDHCP is, as finding.nd, a request to DHCP servers.
+const asksDHCP = 1
 
 // inspectUDP looks for what DHCP servers send. cut says that p is the first fragment of more.
 func inspectUDP(p []byte, cut bool, server, client uint16) finding {
@@ -149,7 +163,10 @@ func inspectUDP(p []byte, cut bool, server, client uint16) finding {
 			return finding{}
 		}
 	}
-	if binary.BigEndian.Uint16(p) != server {
+	if source := binary.BigEndian.Uint16(p); source != server {
+		if source == portDHCPClient && client == portDHCPClient && binary.BigEndian.Uint16(p[2:]) == server {
+			return finding{nd: asksDHCP}
+		}
 		return finding{}
 	}
 	toClient := binary.BigEndian.Uint16(p[2:]) == client

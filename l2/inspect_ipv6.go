@@ -3,12 +3,15 @@ package l2
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"meshd/l2/snoop"
 )
 
 // IP protocol numbers and IPv6 next header values (IANA "Protocol Numbers").
 const (
 	nextHopByHop  = 0
 	protoICMP     = 1
+	protoIGMP     = 2
 	protoUDP      = 17
 	nextRouting   = 43
 	nextFragment  = 44
@@ -99,6 +102,9 @@ func inspectICMPv6(p []byte, sender netip.Addr, hops byte, src MAC, plain, cut b
 		// Its target option names the next hop's address, which is another's.
 		fixed, option, needs = 40, 0, dutyRouter
 	default:
+		if snoop.MLDControl(p[0]) {
+			return finding{needs: dutySpeakToRouters}
+		}
 		return finding{}
 	}
 	if !plain || len(p) < fixed {
@@ -116,7 +122,12 @@ func inspectICMPv6(p []byte, sender netip.Addr, hops byte, src MAC, plain, cut b
 	case optionsForeign:
 		return refused(spoofed)
 	}
-	return finding{needs: needs, claim: claim}
+	routes := p[0] == ndRouterAdvertisement || p[0] == ndNeighborAdvertisement && p[4]&0x80 != 0
+	f := finding{needs: needs, claim: claim, router: routes}
+	if p[0] <= ndNeighborSolicitation {
+		f.nd = p[0]
+	}
+	return f
 }
 
 type optionsVerdict uint8

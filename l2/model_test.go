@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -26,6 +27,7 @@ type modelKey struct {
 type modelHost struct {
 	at   *modelMember
 	seen time.Duration
+	here time.Duration // when it was last heard at the host, where it is not
 }
 
 type modelMember struct {
@@ -33,6 +35,7 @@ type modelMember struct {
 	allow  Allow
 	limit  int
 	events []time.Duration // BUM frames that passed
+	here   time.Duration   // when a frame of its own was last heard at the host
 }
 
 func (m *model) owner(mac MAC) *modelMember {
@@ -96,23 +99,39 @@ func (m *model) send(from string, f modelFrame) string {
 		return "!vlan"
 	}
 	if o := m.owner(f.src); o != nil && o != member {
+		if from == "" {
+			o.here = m.now
+		}
 		return "!source-mac"
 	} else if o == nil {
 		key := modelKey{f.vlan, f.src}
 		known := m.find(f.vlan, f.src)
 		if known != nil && known != member {
+			if h := m.learned[key]; h != nil && from == "" {
+				h.here = m.now
+			}
 			return "!source-moved"
 		}
 		if known == nil && m.behind(member) >= member.limit {
 			return "!source-limit"
 		}
-		m.learned[key] = &modelHost{member, m.now}
+		if known == nil {
+			m.learned[key] = &modelHost{member, m.now, -time.Hour}
+		}
+		m.learned[key].seen = m.now
 	}
 	to := []*modelMember{m.find(f.vlan, f.dst)}
+	unknown := to[0] == nil && !f.dst.Multicast()
 	if to[0] == member || from != "" && to[0] != nil && to[0].name != "" {
 		return "!elsewhere"
 	}
 	if to[0] == nil || f.dst.Multicast() {
+		if h := m.learned[modelKey{f.vlan, f.src}]; from != "" && h != nil && m.now-h.here < loopHold {
+			return "!loop"
+		}
+		if from != "" && m.owner(f.src) != nil && m.now-member.here < loopHold {
+			return "!loop"
+		}
 		if !m.mayFlood(member) {
 			return "!storm"
 		}
@@ -129,7 +148,7 @@ func (m *model) send(from string, f modelFrame) string {
 		if from != "" {
 			return "host"
 		}
-		if allowed(x, f.vlan) {
+		if allowed(x, f.vlan) && (!unknown || x.allow.Hosts) {
 			names = append(names, x.name)
 		}
 	}
@@ -171,7 +190,7 @@ func TestAgainstModel(t *testing.T) {
 		}
 		checkHosts(t, r, m)
 	}
-	for _, drop := range []string{"!storm", "!source-limit", "!source-moved", "!source-mac", "!vlan", "!elsewhere"} {
+	for _, drop := range []string{"!storm", "!source-limit", "!source-moved", "!source-mac", "!vlan", "!elsewhere", "!loop"} {
 		if outcomes[drop] < 20 {
 			t.Errorf("%s was tried only %d times: %v", drop, outcomes[drop], slices.Sorted(maps.Keys(outcomes)))
 		}
@@ -190,9 +209,9 @@ func change(rng *rand.Rand, r *rig, m *model) string {
 		return "disconnect " + name
 	}
 	// Each remote has one own address, as certificates have it; c has none.
-	allow := Allow{MAC: map[string]MAC{"a": macOfA, "b": macOfB}[name], MaxMACs: 3, VLANs: [][]uint16{nil, nil, {5}}[rng.IntN(3)]}
+	allow := Allow{MAC: map[string]MAC{"a": macOfA, "b": macOfB}[name], MaxMACs: 3, Hosts: rng.IntN(2) == 0, VLANs: [][]uint16{nil, nil, {5}}[rng.IntN(3)]}
 	if at < 0 {
-		m.members = append(m.members, &modelMember{name: name})
+		m.members = append(m.members, &modelMember{name: name, here: -time.Hour})
 		at = len(m.members) - 1
 		maps.DeleteFunc(m.learned, func(k modelKey, _ *modelHost) bool { return k.mac == allow.MAC })
 	}
@@ -259,6 +278,55 @@ func FuzzReceive(f *testing.F) {
 			if h.MAC.Multicast() || h.MAC == (MAC{}) || h.MAC == macOfA && h.Port != "a" || h.MAC == ownMAC && h.Port != "" {
 				t.Fatalf("host %+v", h)
 			}
+		}
+	})
+}
+
+// Hostile notices: whatever two remotes say in whatever order, nobody takes what is a
+// member's, and nothing grows beyond its bounds.
+func FuzzHear(f *testing.F) {
+	f.Add([]byte{1, 0, 3, 0, 1, 1, 3, 9, 2, 1, 3, 200})
+	f.Add([]byte{3, 1, 4, 1, 4, 0, 4, 1, 6, 1, 4, 1, 7, 0, 5, 1})
+	f.Fuzz(func(t *testing.T, ops []byte) {
+		r := newRig(t, Config{})
+		r.connect("a", Allow{MAC: macOfA})
+		r.connect("b", Allow{MAC: macOfB, Bridge: true})
+		r.send("", eth(broadcast, host1, 0))
+		macs := []MAC{ownMAC, macOfA, macOfB, host1, host2, ownMAC.probe(), {}, broadcast}
+		for ; len(ops) >= 4; ops = ops[4:] {
+			name := []string{"a", "b"}[ops[1]%2]
+			b := Binding{MAC: macs[ops[2]%8], Seq: uint32(ops[3]), IPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, ops[3]}), linkLocal(macs[ops[3]%8])}}
+			if ops[2] >= 128 {
+				b.MAC[4] = ops[3] // another host
+			}
+			n := Notice{Step: Step(ops[0] % 10), Stamp: uint64(len(ops)), To: []string{"", "a", "b", "c"}[ops[1]>>6], Bindings: []Binding{b}}
+			if ops[0] >= 200 {
+				r.sw.SetBindings(name, n.Bindings)
+			} else {
+				r.sw.Hear(name, n)
+			}
+			r.time = r.time.Add(time.Duration(ops[0]) * 10 * time.Millisecond)
+			r.sw.Advance()
+			r.host.frames = nil // questions
+		}
+		for name, mac := range map[string]MAC{"a": macOfA, "b": macOfB, "": ownMAC} {
+			if got := r.sw.locate(r.sw.view.Load(), 0, mac, r.sw.now()); got == nil || name != "" && got != &r.remotes[name].origin || name == "" && got != &r.sw.local {
+				t.Fatalf("the member %q is at %+v", name, got)
+			}
+		}
+		for _, h := range r.sw.Hosts() {
+			if h.MAC.Multicast() || h.MAC == (MAC{}) || h.MAC == ownMAC.probe() {
+				t.Fatalf("host %+v", h)
+			}
+			for _, ip := range h.IPs {
+				if at := r.sw.view.Load().addrs.of(ip); at != nil && h.MAC != ownMAC && h.MAC != macOfA && h.MAC != macOfB {
+					t.Fatalf("host %+v has a member's address", h)
+				}
+			}
+		}
+		w := r.sw.where
+		if len(w.trials) > maxDisputes || len(w.suits) > maxDisputes || len(w.alarms) > maxDisputes || len(w.moves) > maxDisputes {
+			t.Fatalf("%d trials, %d claims, %d alarms, %d moves", len(w.trials), len(w.suits), len(w.alarms), len(w.moves))
 		}
 	})
 }

@@ -11,12 +11,14 @@ const (
 	neighborIPs  = 8         // kept for each station, the last ones heard
 	neighborAge  = time.Hour // hosts ask for each other rarely while all is well
 	never        = -2 * neighborAge
-	neighborMore = 32 // entries an origin may have beyond its stations: its own address in several VLANs
+	announced    = time.Duration(1) << 60 // when an address was heard that its member has announced: it does not age
+	neighborMore = 32                     // entries an origin may have beyond its stations: its own address in several VLANs
 )
 
 // neighbors remembers which IP addresses stations say they have. People read it
 // (Hosts), and the guards hold others to it.
 type neighbors struct {
+	local  func(station) // told when what is known of a station on our side changes; must not call n
 	mu     sync.Mutex
 	hosts  map[station]*neighbor
 	claims map[claim]station // who has an address
@@ -33,10 +35,12 @@ type neighbor struct {
 	at   *origin
 	ips  [neighborIPs]netip.Addr
 	seen [neighborIPs]time.Duration
+
+	router bool // it advertises itself as one
 }
 
 func newNeighbors() *neighbors {
-	return &neighbors{hosts: make(map[station]*neighbor), claims: make(map[claim]station), swept: -sweepEvery}
+	return &neighbors{local: func(station) {}, hosts: make(map[station]*neighbor), claims: make(map[claim]station), swept: -sweepEvery}
 }
 
 // claim remembers that station k, behind o, has address ip. It reports false, and
@@ -46,7 +50,7 @@ func (n *neighbors) claim(k station, o *origin, ip netip.Addr, now time.Duration
 	defer n.mu.Unlock()
 	if holder, held := n.claims[claim{k.vlan(), ip}]; held && holder != k {
 		other := n.hosts[holder]
-		if other.at != o && fresh(now)(other.seen[other.slot(ip)]) && those.alive(holder, other.at) {
+		if other.at != o && other.keeps(holder, ip, now, those) {
 			return false
 		}
 		n.release(holder, other, other.slot(ip))
@@ -61,9 +65,25 @@ func (n *neighbors) claim(k station, o *origin, ip netip.Addr, now time.Duration
 	if h.ips[slot] != ip {
 		n.release(k, h, slot)
 		n.claims[claim{k.vlan(), ip}] = k
+		if o.remote == nil {
+			defer n.local(k)
+		}
 	}
-	h.ips[slot], h.seen[slot] = ip, now
+	h.ips[slot], h.seen[slot] = ip, max(now, h.seen[slot])
 	return true
+}
+
+// keeps says whether station k, which h is of, does not lose an address to another.
+func (h *neighbor) keeps(k station, ip netip.Addr, now time.Duration, those liveness) bool {
+	if !h.holds(ip, now) || h.at.remote != nil && h.at.remote.away.Load() {
+		return false
+	}
+	return h.seen[h.slot(ip)] == announced || those.alive(k, h.at)
+}
+
+// holds says whether a station has an address by what was heard lately, or announced.
+func (h *neighbor) holds(ip netip.Addr, now time.Duration) bool {
+	return fresh(now)(h.seen[h.slot(ip)])
 }
 
 // slot is where an address is, or where it may take the place of the oldest.
@@ -83,6 +103,9 @@ func (h *neighbor) slot(ip netip.Addr) (slot int) {
 func (n *neighbors) release(k station, h *neighbor, slot int) {
 	if ip := h.ips[slot]; ip.IsValid() {
 		delete(n.claims, claim{k.vlan(), ip})
+		if h.at.remote == nil {
+			n.local(k)
+		}
 	}
 	h.ips[slot] = netip.Addr{}
 	h.seen[slot] = never

@@ -29,6 +29,7 @@ func (s *Switch) Plug(ctx context.Context, dev Device) error {
 	v.plugs = append(slices.Clip(v.plugs), port)
 	s.view.Store(&v)
 	s.mu.Unlock()
+	s.AskGroups()
 
 	stop := context.AfterFunc(ctx, func() { dev.Close() })
 	err := s.pumpPlug(port)
@@ -52,9 +53,7 @@ func (s *Switch) pumpPlug(port *plugPort) error {
 		if err != nil {
 			return err
 		}
-		s.plugMu.Lock()
-		p.batch(frames[:n])
-		s.plugMu.Unlock()
+		s.viaPlugs(p, frames[:n])
 	}
 }
 
@@ -64,9 +63,17 @@ func (s *Switch) unplug(port *plugPort) {
 	v.plugs = slices.DeleteFunc(slices.Clone(v.plugs), func(p *plugPort) bool { return p == port })
 	s.view.Store(&v)
 	s.mu.Unlock()
-	behind := func(_ station, at *origin) bool { return at == &port.origin }
-	s.hosts.forget(behind)
-	s.heard.forget(behind)
+	s.forgetPlug(&port.origin)
+}
+
+// viaPlugs sends frames by the lane that plugs share. Rounds are counted together,
+// since the marks of what has to be flushed are those of the lane.
+func (s *Switch) viaPlugs(p *pump, frames []Frame) {
+	s.plugMu.Lock()
+	defer s.plugMu.Unlock()
+	p.round = s.plugRound
+	p.batch(frames)
+	s.plugRound = p.round
 }
 
 // toPlugs hands a frame from a remote to the plug it is for, or to all when to is

@@ -3,6 +3,7 @@ package l2
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"meshd/l2/offload"
@@ -16,9 +17,14 @@ const readFrames = 128
 func (s *Switch) Run(ctx context.Context) error {
 	dev := s.cfg.Device
 	if dev == nil {
-		<-ctx.Done()
+		s.runGroups(ctx)
 		return nil
 	}
+	life, end := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	group.Go(func() { s.runGroups(life) })
+	defer group.Wait()
+	defer end()
 	closed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		dev.Close() // is what ends a Read
@@ -88,6 +94,7 @@ type pump struct {
 	here  []Device // likewise, of the local origins
 	cut   offload.Cutter
 	one   [1]Frame // what deliver writes
+	inner bool     // what it sends is this node's own: the device gets it as well
 }
 
 // target is where a frame goes.
@@ -128,12 +135,22 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 		return malformed
 	}
 	if why := lawful(h, f.WireSize(), s.cfg.MTU); why != passed {
+		if why == reservedMulticast {
+			s.onLink(v, h, f.Data, p.from, now)
+		}
 		return why
+	}
+	if v.shut {
+		return p.forwardShut(v, f)
 	}
 	if !v.own.mayUse(h.VLAN) {
 		return vlanDenied
 	}
 	if why := s.admit(v, h, p.from, now); why != passed {
+		if why == sourceMoved {
+			s.sue(v, h, f.Data, p.from, now)
+		}
+		s.suspect(why, p.from)
 		return why
 	}
 	var where *origin
@@ -142,37 +159,72 @@ func (p *pump) forward(v *view, f Frame, now time.Duration) reason {
 	}
 	switch {
 	case where == nil:
-		if !s.takeBUM(now) {
-			return storm
-		}
-		if why := s.guard(v, &v.own, h, f.Data, p.from, now); why != passed {
-			return why
-		}
-		p.aimHere(v, nil)
-		for _, r := range v.ports {
-			p.aim(r, h.VLAN) // those that it must not reach are passed over
-		}
-		return p.emit(f)
+		return p.flood(v, f, h, now)
 	case where == p.from:
+		if r := v.virtual(h.Dst); r != nil {
+			if why := s.guard(v, &v.own, h, f.Data, p.from, now); why != passed {
+				return why // it also shows what is asked of the router
+			}
+			return p.reflect(v, f, h, r)
+		}
 		return elsewhere // it is on the side it came from
 	}
 	if why := s.guard(v, &v.own, h, f.Data, p.from, now); why != passed {
 		return why
 	}
 	if where.remote == nil {
+		if where == &s.local {
+			if why := v.toRouter(h, f.Data); why != passed {
+				return why
+			}
+		}
 		p.aimHere(v, where)
 	} else if why := p.aim(where.remote, h.VLAN); why != passed {
 		return why
+	}
+	if s.recent.some.Load() {
+		s.ahead(v, p.to, &h, now)
+	}
+	return p.emit(f)
+}
+
+// flood sends a BUM frame where it is wanted.
+func (p *pump) flood(v *view, f Frame, h Header, now time.Duration) reason {
+	s := p.sw
+	if h.Dst == v.own.mac.probe() {
+		s.hearAnswer(v, h, f.Data, p.from, now)
+		return elsewhere
+	}
+	g := s.groupOf(h, f.Data)
+	if !s.takeFlood(g, len(f.Data), now) {
+		return storm
+	}
+	if why := s.guard(v, &v.own, h, f.Data, p.from, now); why != passed {
+		return why
+	}
+	g = s.overhearGroups(v, h, f.Data, g, now)
+	if p.aimBUM(v, h, f.Data, g, now) {
+		return passed
+	}
+	if g.reach != toAll && !g.control && len(p.to)+len(p.here) == 0 {
+		return noListener
+	}
+	if p.spread(h.VLAN) && g.known && !s.takeBUM(now) {
+		p.drop() // a group with many listeners is limited like a broadcast
+		return storm
+	}
+	if s.recent.some.Load() {
+		s.ahead(v, p.to, &h, now)
 	}
 	return p.emit(f)
 }
 
 // aimHere adds a local origin to where the frame in hand goes, or all when where is nil.
 func (p *pump) aimHere(v *view, where *origin) {
-	if len(v.plugs) == 0 {
+	if len(v.plugs) == 0 && !p.inner {
 		return
 	}
-	wanted := func(o *origin) bool { return o != p.from && (where == nil || where == o) }
+	wanted := func(o *origin) bool { return (o != p.from || p.inner) && (where == nil || where == o) }
 	if dev := p.sw.cfg.Device; dev != nil && wanted(&p.sw.local) {
 		p.here = append(p.here, dev)
 	}
@@ -196,6 +248,9 @@ func (p *pump) aim(r *RemotePort, vlan uint16) reason {
 	at := r.at.Load()
 	if at == nil {
 		return disconnected
+	}
+	if r.beside.Load() {
+		return blocked
 	}
 	if !at.mayUse(vlan) {
 		return vlanDenied
@@ -245,9 +300,7 @@ func (p *pump) emit(f Frame) reason {
 		t.remote.txFrames.Add(frames)
 		t.remote.txBytes.Add(size)
 	}
-	clear(p.to)
-	clear(p.here)
-	p.to, p.here = p.to[:0], p.here[:0]
+	p.drop()
 	return why
 }
 

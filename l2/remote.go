@@ -16,24 +16,35 @@ type RemotePort struct {
 	name string
 	at   atomic.Pointer[attachment] // nil: disconnected
 	seen atomic.Int64               // time.Duration since the switch's start
+	away atomic.Bool                // it cannot be reached
+
+	place  atomic.Pointer[origin] // where its own addresses are: it, or who stands in for it; written with the switch's mu
+	beside atomic.Bool            // it is on the LAN behind the device
+
+	contested atomic.Int64 // when a frame of its own, or of whom it stands in for, was last heard on our side, too; 0: never
 
 	rxFrames, rxBytes, txFrames, txBytes atomic.Uint64
 
 	// mu is held while the device is written, which keeps the frames of a remote
 	// in order when two sockets receive for it. A device never calls back.
-	mu      sync.Mutex
-	bum     bucket
-	now     time.Duration // of the batch in hand; valid if inBatch
-	inBatch bool
-	queue   *offload.Merger                // nil: nothing queued
-	got     struct{ frames, bytes uint64 } // in the batch, not counted yet
+	mu         sync.Mutex
+	bum        bucket
+	groupBytes bucket
+	observed   bucket
+	now        time.Duration // of the batch in hand; valid if inBatch
+	inBatch    bool
+	queue      *offload.Merger                // nil: nothing queued
+	got        struct{ frames, bytes uint64 } // in the batch, not counted yet
+
+	listens atomic.Pointer[listening] // nil: it wants all groups
 
 	sent []mark // by queue; each is owned by its pump
 }
 
 // attachment is a session's port and what its owner may do.
 type attachment struct {
-	lanes []Port // of the port, by queue
+	lanes  []Port // of the port, by queue
+	copied Copied // the port; nil: it takes no copies
 	rights
 }
 
@@ -71,6 +82,15 @@ func (r *RemotePort) Receive(frame []byte, csumStart int) {
 	r.got.bytes += uint64(len(frame))
 }
 
+// has says whether a remote's own address is mac. It may be asked of nil.
+func (r *RemotePort) has(mac MAC) bool {
+	if r == nil {
+		return false
+	}
+	at := r.at.Load()
+	return at != nil && at.mac == mac
+}
+
 // account counts, once for a batch, what it brought. It needs mu.
 func (r *RemotePort) account() {
 	if r.got.frames == 0 {
@@ -95,6 +115,9 @@ func (r *RemotePort) judge(v *view, frame []byte) (to *origin, why reason) {
 	if at == nil {
 		return nil, disconnected
 	}
+	if r.beside.Load() {
+		return nil, blocked
+	}
 	if why := lawful(h, len(frame), s.cfg.MTU); why != passed {
 		return nil, why
 	}
@@ -107,16 +130,31 @@ func (r *RemotePort) judge(v *view, frame []byte) (to *origin, why reason) {
 	if now := int64(r.now); r.seen.Load() != now { // once for a batch
 		r.seen.Store(now)
 	}
+	if v.shut {
+		return nil, blocked
+	}
 	if !h.Dst.Multicast() {
 		to = s.locate(v, h.VLAN, h.Dst, r.now)
 	}
 	if to != nil && to.remote != nil {
 		return nil, elsewhere // split horizon: it is not ours to forward
 	}
-	if to == nil && !r.bum.take(r.now) {
-		return nil, storm
+	if to == nil {
+		if !v.own.mayUse(h.VLAN) {
+			return nil, vlanDenied // who passes copies on may not know it yet
+		}
+		if r.loops(v, h.Src) || s.hosts.loops(stationOf(h.VLAN, h.Src), r.now) {
+			return nil, looped
+		}
+		if !r.takeFlood(h, frame) {
+			return nil, storm
+		}
 	}
-	return to, s.guard(v, &at.rights, h, frame, &r.origin, r.now)
+	why = s.guard(v, &at.rights, h, frame, &r.origin, r.now)
+	if why == passed && to == &s.local {
+		why = v.toRouter(h, frame)
+	}
+	return to, why
 }
 
 // deliver takes an admitted frame to the device and the plugs. It needs mu.

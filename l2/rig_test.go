@@ -140,3 +140,10 @@ var (
 	host2     = MAC{2, 0, 0, 0, 1, 2}
 	host3     = MAC{2, 0, 0, 0, 1, 3}
 )
+
+func whole(list ...[]byte) (frames []Frame) {
+	for _, b := range list {
+		frames = append(frames, Frame{Data: b})
+	}
+	return frames
+}

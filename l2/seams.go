@@ -1,6 +1,10 @@
 package l2
 
-import "meshd/l2/offload"
+import (
+	"net/netip"
+
+	"meshd/l2/offload"
+)
 
 // Frame is a frame between switch and host: whole, or a super-frame with what the
 // other side is to complete.
@@ -36,6 +40,12 @@ type Queued interface {
 	Device
 	Queues() int // at most maxQueues count
 	ReadQueue(queue int, frames []Frame) (n int, err error)
+}
+
+// GroupLister is a Device that knows by itself which multicast groups programs of its host have joined. A host whose firewall
+// lets no queries in is silent when it is asked.
+type GroupLister interface {
+	HostGroups() ([]netip.Addr, error)
 }
 
 // Laned is a Port that several goroutines send to side by side: each by a lane of its

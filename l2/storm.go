@@ -2,7 +2,7 @@ package l2
 
 import "time"
 
-// bucket is a token bucket without a clock: a token is a BUM frame. It counts in
+// bucket is a token bucket without a clock: a token is a BUM frame, or a byte of a group's. It counts in
 // billionths of a token, so that it is exact. The zero value starts full.
 type bucket struct {
 	rate  int64 // tokens per second
@@ -14,12 +14,15 @@ type bucket struct {
 const token = int64(time.Second) // billionths: one nanosecond at rate 1 is one of them
 
 // take removes one token and reports whether there was one.
-func (b *bucket) take(now time.Duration) bool {
+func (b *bucket) take(now time.Duration) bool { return b.takeN(now, 1) }
+
+// takeN removes n, or none where there are fewer.
+func (b *bucket) takeN(now time.Duration, n int64) bool {
 	b.fill(now)
-	if b.spent > (b.burst-1)*token {
+	if b.spent > (b.burst-n)*token {
 		return false
 	}
-	b.spent += token
+	b.spent += n * token
 	return true
 }
 

@@ -56,7 +56,7 @@ func TestSuperFramesAreCutToThePath(t *testing.T) {
 			ports := map[string]*narrow{}
 			for member, mac := range map[string]MAC{"a": macOfA, "b": macOfB} {
 				ports[member] = &narrow{size: test.sizes[member]}
-				r.sw.Connect(member, ports[member], Allow{MAC: mac})
+				r.sw.Connect(member, ports[member], Allow{MAC: mac, Hosts: true})
 			}
 			f := superFrame(test.dst, ownMAC, 0, 10000, 1460)
 			payload := bytes.Clone(f.Data[54:])

@@ -96,8 +96,8 @@ func TestForwarding(t *testing.T) {
 	for name, steps := range tests {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, Config{})
-			r.connect("a", Allow{MAC: macOfA})
-			r.connect("b", Allow{MAC: macOfB})
+			r.connect("a", Allow{MAC: macOfA, Hosts: true})
+			r.connect("b", Allow{MAC: macOfB, Hosts: true})
 			for i, s := range steps {
 				if got := r.send(s.from, eth(s.dst, s.src, s.vlan)); got != s.want {
 					t.Errorf("step %d: %s -> %s from %q gave %q, want %q", i, s.src, s.dst, s.from, got, s.want)
@@ -361,7 +361,7 @@ func TestVLANs(t *testing.T) {
 func TestConnectAndDisconnect(t *testing.T) {
 	r := newRig(t, Config{})
 	r.connect("a", Allow{MAC: macOfA})
-	r.connect("b", Allow{MAC: macOfB})
+	r.connect("b", Allow{MAC: macOfB, Hosts: true})
 	expect := func(what, from string, frame []byte, want string) {
 		t.Helper()
 		if got := r.send(from, frame); got != want {

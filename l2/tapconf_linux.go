@@ -45,6 +45,7 @@ func (t *TAP) configure() error {
 	if err := t.nl.LinkSetARPOn(link); err != nil {
 		return t.failed("set ARP of tap", err)
 	}
+	t.tuneIPv4()
 	t.tuneIPv6(link) // before it is up: that is when the kernel makes the link-local address
 	if err := t.nl.LinkSetUp(link); err != nil {
 		return t.failed("set tap up", err)
@@ -58,6 +59,13 @@ func (t *TAP) failed(op string, err error) error {
 		e.Remedy = "run as root, or grant CAP_NET_ADMIN"
 	}
 	return e
+}
+
+// tuneIPv4 has the TAP answer ARP for its own addresses only. Others of this host may be
+// those of its uplink: whoever bridges the LAN there must not look for them here. A host
+// where this is not possible still works.
+func (t *TAP) tuneIPv4() {
+	_ = os.WriteFile(filepath.Join("/proc/sys/net/ipv4/conf", t.cfg.Name, "arp_ignore"), []byte("1"), 0)
 }
 
 // tuneIPv6 keeps the host from taking its address, its default route or a delay from

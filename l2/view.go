@@ -13,27 +13,30 @@ type view struct {
 	own   rights
 	ports []*RemotePort // in the order of Connect
 	plugs []*plugPort   // likewise of Plug
+	shut  bool          // nothing passes between us and the remotes
 	owner *macTable     // of the members' own addresses
 	addrs *addrTable    // of the members' own IP addresses
+
+	routers *routers // nil: there are no virtual ones
 }
 
 // macTable and addrTable are maps in parts, so that one more member costs a copy
 // of one part and not of all: a node that comes to know thousands does not copy
 // the table thousands of times.
 type (
-	macTable  [256]map[MAC]*RemotePort
+	macTable  [256]map[MAC]*origin
 	addrTable [256]map[netip.Addr]*origin
 )
 
-// of returns whose address mac is, or nil.
-func (t *macTable) of(mac MAC) *RemotePort { return t[mac[5]][mac] }
+// of returns behind which origin the member is whose address mac is, or nil.
+func (t *macTable) of(mac MAC) *origin { return t[mac[5]][mac] }
 
-// all are the addresses.
-func (t *macTable) all() iter.Seq[MAC] {
-	return func(yield func(MAC) bool) {
+// all are the addresses, and behind which origin they are.
+func (t *macTable) all() iter.Seq2[MAC, *origin] {
+	return func(yield func(MAC, *origin) bool) {
 		for _, part := range t {
-			for mac := range part {
-				if !yield(mac) {
+			for mac, at := range part {
+				if !yield(mac, at) {
 					return
 				}
 			}
@@ -70,7 +73,7 @@ func (v *view) claim(r *RemotePort, fresh bool) {
 			owner := *v.owner
 			v.owner = &owner
 		}
-		put(&v.owner[mac[5]], fresh, mac, r)
+		put(&v.owner[mac[5]], fresh, mac, r.place.Load())
 	}
 	copied := fresh
 	for _, a := range at.addrs {
@@ -81,7 +84,7 @@ func (v *view) claim(r *RemotePort, fresh bool) {
 			addrs := *v.addrs
 			v.addrs, copied = &addrs, true
 		}
-		put(&v.addrs[partOf(a)], fresh, a, &r.origin)
+		put(&v.addrs[partOf(a)], fresh, a, r.place.Load())
 	}
 }
 
@@ -102,7 +105,7 @@ func (s *Switch) remove(r *RemotePort) {
 func (s *Switch) publish(ports []*RemotePort) {
 	v := &view{own: s.own, ports: ports, owner: new(macTable), addrs: new(addrTable)}
 	if old := s.view.Load(); old != nil {
-		v.plugs = old.plugs
+		v.plugs, v.routers, v.shut = old.plugs, old.routers, old.shut
 	}
 	for _, a := range v.own.addrs {
 		put(&v.addrs[partOf(a)], true, a, &s.local)

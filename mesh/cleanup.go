@@ -8,6 +8,7 @@ import (
 
 	"meshd/keys"
 	"meshd/l2"
+	"meshd/l2/bridge"
 	"meshd/mesh/underlay"
 )
 
@@ -31,22 +32,47 @@ func CleanUp(stateDir string) error {
 	}
 	defer store.Close()
 	list, err := store.Load(stateHost)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("clean up: %w", err)
 	}
+	var taps []string
 	for line := range strings.Lines(string(list)) {
 		what, name, _ := strings.Cut(strings.TrimSpace(line), " ")
 		if what != "tap" {
 			return fmt.Errorf("clean up: the state lists %.40q, which this version does not know", what)
 		}
-		if err := errors.Join(underlay.Remove(name), l2.RemoveTAP(name), removeUAPI(name)); err != nil {
-			return fmt.Errorf("clean up: %w", err)
-		}
+		taps = append(taps, name)
+	}
+	var errs []error
+	for _, name := range taps {
+		errs = append(errs, removeRoutes(store, name)) // while the TAP is in its bridge
+	}
+	errs = append(errs, cleanUpBridge(store))
+	for _, name := range taps {
+		errs = append(errs, underlay.Remove(name), l2.RemoveTAP(name), removeUAPI(name))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("clean up: %w", err)
+	}
+	if len(taps) == 0 {
+		return nil
 	}
 	return forgetTAP(store)
+}
+
+// cleanUpBridge takes the TAP out of the bridge that it was put into.
+func cleanUpBridge(store *keys.Store) error {
+	record, err := store.Load(stateBridge)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = bridge.Undo(record)
+	}
+	if err != nil || len(record) == 0 {
+		return err
+	}
+	return store.Save(stateBridge, nil)
 }
 
 // Forget removes the state of a node that does not run, its identity included.

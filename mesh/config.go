@@ -38,22 +38,39 @@ type Config struct {
 	Advertise  []string        // HOST:PORT at which others reach us
 	TAP        string
 	NoTAP      bool
-	Plugs      []plug.Spec     // sockets that virtual machines plug into
-	NoUAPI     bool            // do not offer WireGuard's userspace API
-	MTU        int             // of the segment, when founding; 0: the default
-	Prefixes   []netip.Prefix  // of the segment, when founding; none: a ULA
-	STUN       []string        // HOST:PORT of STUN servers besides members
-	NoPortmap  bool            // do not ask routers for a port
-	DNS        netip.AddrPort  // where NAME.mesh.internal is answered; zero: the default
-	NoDNS      bool            // do not answer names
-	Share      api.ShareChange // of what this node does for others; what is nil stays as it was
-	Logger     *slog.Logger
-	Progress   func(Event) // may be nil; called from one goroutine at a time
-	KeepTAP    func() bool // asked at the end: may the TAP outlive the process?
-	Host       Host        // nil: this machine
+	Plugs      []plug.Spec    // sockets that virtual machines plug into
+	Bridge     string         // a bridge that the TAP is put into, or an interface that one is made for; "": none
+	NoUAPI     bool           // do not offer WireGuard's userspace API
+	MTU        int            // of the segment, when founding; 0: the default
+	Prefixes   []netip.Prefix // of the segment, when founding; none: a ULA
+	Gateway    bool           // route between the segment and this host's uplink
+	// DefaultRoute says when this host's own packets go through the mesh; "": DefaultAuto.
+	DefaultRoute     DefaultRoute
+	DHCP4            netip.Prefix    // IPv4 subnet that this node serves on the segment; invalid: none
+	RouterPreference string          // low, medium (also "") or high: which router hosts prefer
+	RouterDNS        []netip.Addr    // name servers that hosts on the segment are told of
+	STUN             []string        // HOST:PORT of STUN servers besides members
+	NoPortmap        bool            // do not ask routers for a port
+	DNS              netip.AddrPort  // where NAME.mesh.internal is answered; zero: the default
+	NoDNS            bool            // do not answer names
+	Share            api.ShareChange // of what this node does for others; what is nil stays as it was
+	Logger           *slog.Logger
+	Progress         func(Event) // may be nil; called from one goroutine at a time
+	KeepTAP          func() bool // asked at the end: may the TAP outlive the process?
+	Host             Host        // nil: this machine
 	// Serve offers the node to its commands until ctx ends. nil: on SocketPath.
 	Serve func(ctx context.Context, service api.Node) error
 }
+
+// DefaultRoute is a setting of --default-route.
+type DefaultRoute string
+
+// When this host takes a default route that a router on the segment advertises.
+const (
+	DefaultAuto   DefaultRoute = "auto" // while it has no other for IPv6
+	DefaultAlways DefaultRoute = "always"
+	DefaultNever  DefaultRoute = "never"
+)
 
 // Event is progress that an operator wants to see.
 type Event struct {
@@ -109,8 +126,15 @@ const (
 	cachePerMember = 20 * time.Millisecond
 	cacheSoonest   = 100 * time.Millisecond
 	cacheLatest    = 2 * time.Second
-	// joinPatience is how long an entry point has to answer.
+	// joinPatience is how long an entry point has to answer, and how long the signer
+	// behind it may be silent while this node joins.
 	joinPatience = 8 * time.Second
+	// signerPatience is the same for a signer that has answered by itself: it was there.
+	signerPatience = 20 * time.Second
+	// joinAtMost is how long a join by invite may take with signs of life all along.
+	joinAtMost = 2 * time.Minute
+	// joinLook is how often signs of life are looked for.
+	joinLook = 250 * time.Millisecond
 	// meetAgain is how long a hello may take that repeats an earlier one.
 	meetAgain = 3 * time.Second
 	// entriesEvery is how often the entry points are tried while nobody is

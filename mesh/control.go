@@ -87,8 +87,9 @@ func (n *Node) pause() time.Duration {
 
 // hostChanged acts on new addresses, routes or links of this host.
 func (n *Node) hostChanged() {
-	n.state.schedule.gather = time.Time{}
+	n.state.schedule.gather, n.state.schedule.presence = time.Time{}, time.Time{}
 	n.state.segment.hostChanged(n)
+	n.state.routing.hostChanged()
 	n.engine.LocalChange()
 	if n.mapper != nil {
 		n.mapper.Poke()
@@ -109,8 +110,11 @@ func (n *Node) reconcile(now time.Time) {
 	if s.dir == nil {
 		return
 	}
+	news := len(s.changed) > 0
 	n.publish(now)
+	n.publishGroups(now)
 	n.reconcileMembers(now)
+	n.lookAtStations(now)
 	n.keepPapers(now)
 	n.expirePending(now)
 	n.keepNeighbours(now)
@@ -128,6 +132,7 @@ func (n *Node) reconcile(now time.Time) {
 	if !s.schedule.cache.IsZero() && !now.Before(s.schedule.cache) {
 		n.saveCache()
 	}
+	n.lookAtRouting(now, news)
 }
 
 // reconcileMembers gives every member of the directory a remote and a port, and
@@ -149,6 +154,7 @@ func (n *Node) reconcileMembers(now time.Time) {
 		n.reconcileMember(id, now)
 	}
 	if _, own := changed[n.self]; own {
+		n.tellLife()
 		n.keepOwn()
 	}
 	for _, id := range n.news.take() {
@@ -170,6 +176,9 @@ func (n *Node) reconcileMembers(now time.Time) {
 		}
 	}
 	n.reconcileSegment(len(changed) > 0)
+	n.reconcileBridge(now)
+	n.keepGuard(now)
+	n.reconcileLAN(now, len(changed) > 0)
 }
 
 // noteChanges marks members to be looked at.
@@ -225,10 +234,17 @@ func (n *Node) reconcileMember(id keys.NodeID, now time.Time) {
 		m.left = false
 		s.schedule.neighbours = earlier(s.schedule.neighbours, now)
 	}
+	if hosts := mayHaveHosts(d); hosts != m.hosts {
+		m.hosts, m.port = hosts, nil
+	}
 	if s.segment != nil && m.port == nil {
 		m.port = s.segment.sw.Connect(d.ID.String(), lanes{m.remote}, n.allowFor(d))
 		m.remote.Attach(m.port)
+		m.groups = nil // a new port wants all
+		n.tellStations(d.ID)
 	}
+	n.tellGroups(d, m)
+	n.tellSpreading(d, m)
 	n.noteListener(d)
 	n.watchSession(d.ID, m, now)
 }
@@ -272,7 +288,9 @@ func (n *Node) watchSession(id keys.NodeID, m *member, now time.Time) {
 		s.schedule.cache = earlier(s.schedule.cache, now.Add(cacheEvery))
 	}
 	if !before { // what one of us missed, the other may know
+		m.lan.version, m.fresh = -1, true
 		n.compare(m.remote)
+		n.greet(m)
 	}
 }
 
@@ -287,6 +305,7 @@ func (n *Node) dropMember(id keys.NodeID, m *member) {
 	delete(n.state.up, id)
 	delete(n.state.lastGood, id)
 	m.port = nil
+	m.groups = nil
 }
 
 // endpointsOf is where a member says that it may be reached, and where it was
@@ -309,16 +328,18 @@ func (n *Node) endpointsOf(d *directory.Member) []netip.AddrPort {
 	return list
 }
 
-// catchUp asks members again whose records we know to be ahead of ours.
+// catchUp asks members again whose records we know to be ahead of ours, and once those with whom a session has just begun:
+// the answer of who had one with our last start may come under the key of that.
 func (n *Node) catchUp(now time.Time) {
 	if now.Before(n.state.schedule.catchUp) {
 		return
 	}
 	n.state.schedule.catchUp = now.Add(tick)
 	for id, m := range n.state.up {
-		if n.state.dir.Behind(id, now) {
+		if m.fresh || n.state.dir.Behind(id, now) {
 			n.compare(m.remote)
 		}
+		m.fresh = false
 	}
 }
 
@@ -380,7 +401,9 @@ func (n *Node) handleGoodbye(from *peer.Remote) {
 // goodbye tells everybody that we are leaving. It runs after the control
 // goroutine has ended.
 func (n *Node) goodbye() {
+	n.leaveRouting(time.Now())
 	n.engine.Leave()
+	n.withdrawStations()
 	for _, m := range n.state.members {
 		if m.remote != nil && m.remote.Up() {
 			sendControl(m.remote, kindGoodbye)
@@ -414,15 +437,9 @@ func (n *Node) measureRates(now time.Time) {
 	n.measureShare(now)
 }
 
-// prefixes are the network's.
-func (n *Node) prefixes() []netip.Prefix {
-	_, prefixes, _ := n.state.dir.Network()
-	return prefixes
-}
-
 // earlier returns the earlier of two times, of which zero is never.
 func earlier(a, b time.Time) time.Time {
-	if a.IsZero() || b.Before(a) {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b
 	}
 	return a

@@ -32,6 +32,7 @@ type entryPoints struct {
 	tls    []tlsEntry
 	ssh    []stream.SSH
 	invite *keys.Invite
+	stale  error // that the invite has expired by the clock here, which may be wrong: its signer decides
 }
 
 // tlsEntry is a host that may take streams, at HOST:PORT each.
@@ -118,16 +119,17 @@ func (n *Node) readEntries(e *entryPoints, must bool) (hosts []string, err error
 			continue
 		}
 		invite, err := keys.ParseInvite(spec, time.Now())
-		if err != nil {
-			if !must && errors.Is(err, keys.ErrExpired) {
-				continue
-			}
+		expired := errors.Is(err, keys.ErrExpired)
+		if err != nil && !expired {
 			return nil, fmt.Errorf("join: invite: %w", err)
+		}
+		if expired && !must {
+			continue
 		}
 		if e.invite != nil {
 			return nil, errors.New("join: more than one invite was given")
 		}
-		e.invite = invite
+		e.invite, e.stale = invite, err
 		hosts = append(hosts, invite.Entries...)
 	}
 	return hosts, nil

@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"meshd/l2"
+	"meshd/mesh/gateway"
 	"meshd/mesh/underlay"
 	"meshd/nat-traversal"
 	"meshd/peer/udp"
@@ -60,6 +61,11 @@ func (machine) OpenSegment(cfg l2.TAPConfig) (l2.Device, error) { return l2.Open
 
 // GoAround has marked packets routed around the TAP.
 func (machine) GoAround(tap string) (detour, error) { return underlay.Open(tap) }
+
+// OpenRoutes changes this host's routes and settings.
+func (machine) OpenRoutes(tap string, notes []byte, save func([]byte) error) (routes, error) {
+	return gateway.Open(tap, notes, save)
+}
 
 // CheckSegment says what would keep OpenSegment from working.
 func (machine) CheckSegment(cfg l2.TAPConfig) error { return l2.CheckTAP(cfg) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -87,6 +88,14 @@ func TestInvitesThatDoNotServe(t *testing.T) {
 			if err := a.stop(); err != nil {
 				t.Fatal(err)
 			}
+			return []string{invite}
+		}},
+		{"nobody there, and expired", "expired on", func(t *testing.T, _ *world, a *node) []string {
+			invite := a.invite(1)
+			if err := a.stop(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * time.Hour)
 			return []string{invite}
 		}},
 		{"a dead address", "no answer", func(*testing.T, *world, *node) []string { return []string{"198.18.9.9"} }},
@@ -371,6 +380,43 @@ func TestAdminRestartedWhileOneWaits(t *testing.T) {
 			b.waitReady(5 * time.Second)
 		case <-time.After(time.Minute):
 			t.Fatal("no new words within a minute of the admin's return")
+		}
+	})
+}
+
+// A network that is slow to answer, since it is far away or has much to do, is waited for as long as it answers.
+func TestJoinOfSlowNetwork(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		a := w.up(w.host("198.18.0.1"), "home")
+		a.waitReady(5 * time.Second)
+		invite := a.invite(1)
+		slow := udptest.Link{Delay: 700 * time.Millisecond} // one way: two round trips each for path and session, three for the hello
+		a.host.machine.SetLink(slow, slow)
+		b := w.up(w.host("198.18.0.2"), "laptop", invite)
+		if took := b.joined(30 * time.Second); took < joinLimit {
+			t.Errorf("it took %v: that is not slow", took)
+		}
+		a.host.machine.SetLink(udptest.Link{}, udptest.Link{})
+		b.waitReady(joinLimit)
+	})
+}
+
+// More join at once than would have room with two round trips of a slow link for each.
+func TestManyJoinAtOnce(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		w.level = slog.LevelError
+		const size = 80
+		a := w.up(w.host("198.18.0.1"), "home")
+		a.waitReady(5 * time.Second)
+		invite := a.invite(size)
+		slow := udptest.Link{Delay: 300 * time.Millisecond}
+		a.host.machine.SetLink(slow, slow)
+		nodes := make([]*node, size)
+		for i := range nodes {
+			nodes[i] = w.up(w.host(fmt.Sprintf("198.18.1.%d", i+1)), fmt.Sprint("n", i), invite)
+		}
+		for _, n := range nodes {
+			n.joined(30 * time.Second)
 		}
 	})
 }

@@ -18,6 +18,7 @@ import (
 type joining struct {
 	machine *join.Joiner
 	entry   *peer.Remote
+	signs   signs
 	unsent  []byte // what found no session yet
 	wake    time.Time
 	shown   string // the words, as last told
@@ -28,15 +29,18 @@ type joining struct {
 
 // joinNetwork makes this node a member of the network behind the entry points.
 func (n *Node) joinNetwork(ctx context.Context, e *entryPoints) error {
+	err := n.askToJoin(ctx, e)
+	if err != nil && e.stale != nil && !errors.Is(err, keys.ErrExpired) {
+		return fmt.Errorf("%w; %w", err, e.stale)
+	}
+	return err
+}
+
+func (n *Node) askToJoin(ctx context.Context, e *entryPoints) error {
 	cfg := hello.Config{Identity: n.identity}
 	if e.invite != nil {
 		cfg.Trust = &keys.Trust{Root: e.invite.Root}
 	}
-	answer, cancel := ctx, context.CancelFunc(func() {})
-	if e.invite != nil { // nobody has to decide anything
-		answer, cancel = context.WithTimeout(ctx, joinPatience)
-	}
-	defer cancel()
 	met, at, err := n.meetFirst(ctx, n.waysTo(e, joinPatience), cfg)
 	if err != nil {
 		return fmt.Errorf("join: %w", err)
@@ -48,11 +52,7 @@ func (n *Node) joinNetwork(ctx context.Context, e *entryPoints) error {
 	if err = firstOf(failed, err); err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
-	err = n.awaitAnswer(answer, j, at, cfg)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = errors.New("join: the network's signer does not answer")
-	}
-	if err != nil {
+	if err := n.awaitAnswer(ctx, j, at, cfg); err != nil {
 		return err
 	}
 	if err := n.completeJoin(ctx, j); err != nil {
@@ -60,25 +60,6 @@ func (n *Node) joinNetwork(ctx context.Context, e *entryPoints) error {
 	}
 	n.event(Joined, "joined as "+j.result.Certificate.Name)
 	return nil
-}
-
-// awaitAnswer waits until the join has an end. Where the entry point has lost
-// us, by a restart, it is met again.
-func (n *Node) awaitAnswer(ctx context.Context, j *joining, at netip.AddrPort, cfg hello.Config) error {
-	again := time.NewTicker(meetAgain)
-	defer again.Stop()
-	for {
-		select {
-		case err := <-j.done:
-			return err // which says "join" itself
-		case <-again.C:
-			if !j.entry.Status().Up {
-				n.meetAgain(ctx, []entryWay{wayAt(at, meetAgain)}, cfg)
-			}
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }
 
 // beginJoin opens the session in which join messages pass.
@@ -90,6 +71,22 @@ func (n *Node) beginJoin(j *joining, met *hello.Result, at netip.AddrPort, invit
 		Root:     met.Root,
 		Now:      time.Now(),
 	})
+	j.signs = signs{
+		began: time.Now(), last: time.Now(),
+		hasty: invite != nil, signer: invite != nil && met.Remote.Sign == invite.IssuerKey,
+	}
+	if err := n.callEntryOf(j, met, at); err != nil {
+		return err
+	}
+	n.state.joining = j
+	return nil
+}
+
+// callEntryOf opens a session with whom a hello has found, anew if there was one.
+func (n *Node) callEntryOf(j *joining, met *hello.Result, at netip.AddrPort) (err error) {
+	if j.entry != nil {
+		n.engine.Forget(j.entry.ID)
+	}
 	j.entry, err = n.engine.SetRemote(peer.Spec{
 		Public:     met.Remote,
 		Class:      peer.Pending,
@@ -102,7 +99,6 @@ func (n *Node) beginJoin(j *joining, met *hello.Result, at netip.AddrPort, invit
 	n.assignLine(at, met.Remote.ID())
 	n.reconcileStreams(time.Now())
 	j.entry.Want()
-	n.state.joining = j
 	return nil
 }
 

@@ -20,6 +20,9 @@ const (
 	stateSigner     = "signer"     // our signer's certificate, if we are one
 	stateCache      = "members"    // records and last good addresses
 	stateHost       = "host"       // what has to be put back on this host
+	stateLeases     = "leases"     // who has which IPv4 address from us
+	stateGateway    = "gateway"    // likewise, of the kernel's settings
+	stateBridge     = "bridge"     // likewise, of a bridge
 )
 
 // membership says which network this node belongs to.

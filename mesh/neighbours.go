@@ -150,10 +150,9 @@ func (n *Node) keepNeighbours(now time.Time) {
 func (n *Node) chooseNeighbours(now time.Time) {
 	s := &n.state
 	ids := idsOf(s.dir.Members())
-	picked := neighbours(n.self, ids, func(id keys.NodeID) bool {
-		m := s.members[id]
-		return m == nil || m.left || now.Sub(m.failed) < failingFor || s.gossip.GivenUp(id)
-	})
+	skip := func(id keys.NodeID) bool { return n.away(id, now) }
+	n.hintAway(skip)
+	picked := neighbours(n.self, ids, skip)
 	kept := map[keys.NodeID]bool{}
 	s.neighbours = s.neighbours[:0]
 	for _, id := range picked {

@@ -18,6 +18,7 @@ import (
 	"meshd/mesh/gossip"
 	"meshd/mesh/join"
 	"meshd/mesh/names"
+	"meshd/mesh/record"
 	"meshd/nat-traversal"
 	"meshd/nat-traversal/portmap"
 	"meshd/peer"
@@ -38,6 +39,7 @@ const (
 	kindPing    = 4
 	kindGoodbye = 5
 	kindPapers  = 10
+	kindBeat    = 20
 )
 
 // Kinds of join message: between joiner and introducer, and between members.
@@ -84,6 +86,10 @@ type Node struct {
 		prefixes atomic.Pointer[[]netip.Prefix] // found; only where IPv4 leads nowhere
 	}
 	stop context.CancelCauseFunc
+	sw   atomic.Pointer[l2.Switch] // of the segment, for who is not the control goroutine
+
+	sightings chan sighting // for routing
+	rerouted  chan struct{} // look at routing
 
 	state state // owned by the control goroutine
 }
@@ -116,6 +122,9 @@ type state struct {
 	alarms     map[directory.Alarm]time.Time
 	contacts   []contact // who relays to us
 	share      share
+	multicast  multicast
+	routing    routing
+	lans       lans
 }
 
 // schedule says when the periodic things are due.
@@ -129,6 +138,10 @@ type schedule struct {
 	all     time.Time // look at every member
 	streams time.Time // a stream may be missing then; zero: none is
 	papers  time.Time // look at our own certificates
+
+	presence time.Time // look at the host's addresses on the segment
+	guard    time.Time // see whether what keeps the underlay out of a bridge is there
+	away     time.Time // look who can be reached
 
 	contacts time.Time // look whether those who relay to us are the right ones
 
@@ -148,6 +161,7 @@ type member struct {
 	hourOffset int32            // from its hello
 	epoch      uint32           // of its record, as last looked at
 	returned   bool             // it has started anew
+	fresh      bool             // a session has begun, and records are to be compared once more
 	observed   netip.AddrPort   // how it sees us
 	up         bool             // there was a session when last looked at
 	lost       time.Time        // when there last ceased to be one
@@ -156,6 +170,11 @@ type member struct {
 	keptSince  time.Time        // when there was a session last, or since when it is tried for
 	failed     time.Time        // when another became a neighbour in its place
 	tx, rx     rate
+	groups     *record.Groups // what it listens to, as last told to the switch
+	hosts      bool           // there may be some behind it that nobody has heard; as the port was made
+	stations   bool           // it has announced some
+	away       bool           // as last told to the switch
+	lan        lanSent        // of what we say of our LAN
 }
 
 // endpoints is how this node may be reached.
@@ -176,9 +195,14 @@ type segment struct {
 	around detour // nil: none
 	inside error  // why there is none although there should be
 
+	bridged bool // the TAP is in a bridge
+
 	roles     string                  // ours, as last told to the switch
 	addresses []netip.Prefix          // as last set
 	named     map[string][]netip.Addr // as last told to names
+
+	lan      *lanSide // nil: without --bridge
+	bridging bridging
 
 	outlets
 }
@@ -298,6 +322,10 @@ func (n *Node) Control(from *peer.Remote, msg []byte) {
 		n.pings.receive(from, msg)
 		return
 	}
+	if msg[0] == kindStations {
+		n.hearStations(from, msg[1:])
+		return
+	}
 	done, ok := n.inbox.take(from.ID, from.Class())
 	if !ok {
 		n.dropped.Add(1)
@@ -324,10 +352,14 @@ func (n *Node) handleControl(from *peer.Remote, kind byte, body []byte) {
 		n.handleJoin(from, body)
 	case kindElsewhere:
 		n.handleElsewhere(from, body)
+	case kindLAN:
+		n.handleLAN(body)
 	case kindGoodbye:
 		n.handleGoodbye(from)
 	case kindPapers:
 		n.handlePapers(from, body)
+	case kindBeat:
+		n.handleBeat(from, body)
 	}
 }
 
@@ -351,14 +383,16 @@ func (n *Node) hello() hello.Config {
 }
 
 // verify makes the judgement on a certificate chain. A member whose certificate
-// has expired stays while no signer can be seen (DESIGN.md, decision 5).
+// has expired stays while no signer can be seen (DESIGN.md, decision 5). One whose
+// time has not begun shows that a clock is wrong, here, there or at the signer's,
+// which is no reason to keep anybody out.
 func (n *Node) verify(trust keys.Trust) func(chain []byte, now time.Time) (*keys.Certificate, error) {
 	return func(chain []byte, now time.Time) (*keys.Certificate, error) {
 		cert, err := trust.Verify(chain, now)
 		if cert != nil && n.isBanned(cert) {
 			return nil, fmt.Errorf("verify certificate: %w", keys.ErrRevoked)
 		}
-		if errors.Is(err, keys.ErrExpired) && cert != nil {
+		if cert != nil && (errors.Is(err, keys.ErrExpired) || errors.Is(err, keys.ErrNotYetValid)) {
 			return cert, nil
 		}
 		return cert, err

@@ -145,6 +145,7 @@ func (n *Node) afterMerge(from *peer.Remote, delta [][]byte, res directory.Merge
 		n.keepEpoch()
 	}
 	n.noteChanges(res.Changed)
+	n.stationsChanged(res.Stations)
 	if res.Network {
 		n.state.schedule.all = time.Time{}
 	}

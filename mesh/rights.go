@@ -14,10 +14,14 @@ import (
 // allowFor is what the switch lets a member do, by its certificate.
 func (n *Node) allowFor(d *directory.Member) l2.Allow {
 	roles := d.Certificate.Roles
-	return l2.Allow{
+	a := l2.Allow{
 		MAC: macOf(d.ID), Addresses: addrsOf(ownAddresses(d.ID, n.prefixes())), VLANs: allowedVLANs(roles),
-		Bridge: roles.Has("bridge"), Router: roles.Has("router"), DHCP: roles.Has("dhcp"),
+		Bridge: roles.Has("bridge"), Hosts: mayHaveHosts(d), Router: roles.Has("router"), DHCP: roles.Has("dhcp"),
 	}
+	if a.Bridge { // else it is not, any more, what it has said
+		a.Segment, a.LAN = n.segmentOf(d.ID), n.lanOf(d.ID)
+	}
+	return a
 }
 
 // allowedVLANs lists the tags that roles allow, nil for all.

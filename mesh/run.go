@@ -112,8 +112,9 @@ func prepare(cfg Config) (*Node, error) {
 		started:      time.Now(),
 	}
 	n.nat64.changed = make(chan struct{}, 1)
+	n.sightings, n.rerouted = make(chan sighting, sightingQueue), make(chan struct{}, 1)
 	n.failed = true // until it runs
-	if err := n.checkHost(); err != nil {
+	if err := firstOf(n.checkHost(), n.checkBridge(), n.undoEarlier()); err != nil {
 		return nil, errors.Join(err, n.closeState())
 	}
 	if n.conns, err = cfg.Host.Listen(cfg.Listen); err != nil {
@@ -287,17 +288,19 @@ func (n *Node) live(ctx context.Context, group *errgroup.Group) error {
 	var s *segment
 	var failed error
 	err = n.do(ctx, func() {
-		_, prefixes, mtu := n.state.dir.Network()
-		if s, failed = n.openSegment(prefixes, mtu); failed == nil {
+		_, _, mtu := n.state.dir.Network()
+		if s, failed = n.openSegment(n.prefixes(), mtu); failed == nil {
 			s.life = ctx
 			n.state.segment = s
 			n.state.schedule.all = time.Time{} // everybody gets a port
+			n.reconcileBridge(time.Now())
 		}
 	})
 	if err = firstOf(failed, err); err != nil {
 		return err
 	}
 	group.Go(func() error { return s.run(ctx, n) })
+	group.Go(func() error { return n.route(ctx) })
 	group.Go(func() error { return n.state.gossip.Run(ctx) })
 	group.Go(func() error { return n.discover(ctx) })
 	group.Go(func() error { return n.serveStreams(ctx) })
@@ -316,6 +319,9 @@ func (n *Node) live(ctx context.Context, group *errgroup.Group) error {
 		if met, err = n.firstMember(ctx, entries); err != nil {
 			return err
 		}
+	}
+	if err := s.portDecided(ctx); err != nil {
+		return err
 	}
 	n.ready.Store(true)
 	n.event(Ready, n.readyLine(ctx))

@@ -29,6 +29,8 @@ type hostSide interface {
 type detour interface {
 	// Sync takes account of routes that have changed.
 	Sync() error
+	// Guard is the part of Sync that takes account of a firewall that has changed.
+	Guard() error
 	// Complete reports whether it keeps out all of them.
 	Complete() bool
 	Close() error
@@ -59,7 +61,8 @@ func (n *Node) openSegment(prefixes []netip.Prefix, mtu int) (*segment, error) {
 	if err := s.setAddresses(ownAddresses(id, prefixes)); err != nil {
 		return nil, errors.Join(err, s.close(false))
 	}
-	s.sw = l2.NewSwitch(l2.Config{Device: s.device, MAC: s.mac, MTU: mtu, Logger: n.log})
+	s.sw = n.newSwitch(s, mtu)
+	n.sw.Store(s.sw)
 	if err := s.listenPlugs(n.cfg.Plugs); err != nil {
 		return nil, errors.Join(err, s.close(false))
 	}
@@ -72,6 +75,21 @@ func (n *Node) openSegment(prefixes []netip.Prefix, mtu int) (*segment, error) {
 	}
 	s.names = server
 	return s, nil
+}
+
+// newSwitch makes the switch, with what a LAN behind it needs if there is to be one.
+func (n *Node) newSwitch(s *segment, mtu int) *l2.Switch {
+	cfg := l2.Config{
+		Device: s.device, MAC: s.mac, MTU: mtu, Logger: n.log,
+		GroupsChanged: n.wake, Everyone: n.everyone(), Epoch: n.state.dir.Epoch(), Observe: n.overheard,
+	}
+	if n.cfg.Bridge == "" || s.device == nil {
+		return l2.NewSwitch(cfg)
+	}
+	s.lan = n.newLANSide()
+	cfg.LAN = s.lan
+	s.lan.sw = l2.NewSwitch(cfg)
+	return s.lan.sw
 }
 
 // goAround has the underlay's packets routed around the TAP, on a host that can do
@@ -109,7 +127,15 @@ func (n *Node) exclude(prefixes []netip.Prefix) {
 
 // hostChanged takes account of routes that have changed.
 func (s *segment) hostChanged(n *Node) {
-	if s == nil || s.around == nil {
+	if s == nil {
+		return
+	}
+	s.sw.AskGroups() // the TAP may have come into a bridge
+	if s.lan != nil {
+		s.bridging.dirty = true
+		s.lan.hostChanged()
+	}
+	if s.around == nil {
 		return
 	}
 	if err := s.around.Sync(); err != nil {
@@ -118,16 +144,57 @@ func (s *segment) hostChanged(n *Node) {
 	n.exclude(n.prefixes()) // the TAP may have come into a bridge, or out of it
 }
 
+// guardEvery is how often it is looked whether somebody has flushed the firewall.
+const guardEvery = 10 * time.Second
+
+// keepGuard keeps the underlay's packets out of the bridge that the TAP is in.
+func (n *Node) keepGuard(now time.Time) {
+	s := n.state.segment
+	if s == nil || s.around == nil || now.Before(n.state.schedule.guard) {
+		return
+	}
+	n.state.schedule.guard = now.Add(guardEvery)
+	was := s.complete()
+	err := s.around.Guard()
+	if s.complete() == was {
+		return
+	}
+	if err != nil {
+		n.log.Warn("keep the underlay out of the bridge", "err", err)
+	}
+	n.exclude(n.prefixes())
+}
+
 // run serves the segment until ctx ends.
 func (s *segment) run(ctx context.Context, n *Node) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.sw.Run(ctx) })
+	group.Go(func() error { return s.keepStations(ctx, n) })
+	device := ctx
+	if s.lan != nil { // its last word goes out of the device
+		var end context.CancelFunc
+		device, end = context.WithCancel(context.WithoutCancel(ctx))
+		group.Go(func() error { defer end(); s.lan.run(ctx); return nil })
+	}
+	group.Go(func() error { return s.sw.Run(device) })
 	s.servePlugs(ctx, group, n)
 	if s.names != nil {
 		group.Go(func() error { return s.names.Run(ctx) })
 		group.Go(func() error { n.registerNames(ctx, s.names.Addr()); return nil })
 	}
 	return group.Wait()
+}
+
+// portDecided waits until a port to a LAN has listened: before, nobody beyond it reaches this node.
+func (s *segment) portDecided(ctx context.Context) error {
+	if s.lan == nil {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.lan.decided:
+		return nil
+	}
 }
 
 // registerNames has systemd-resolved ask our name server, where it runs.
@@ -151,6 +218,9 @@ func (n *Node) registerNames(ctx context.Context, server netip.AddrPort) {
 
 // setAddresses is level-triggered.
 func (s *segment) setAddresses(addrs []netip.Prefix) error {
+	if s.bridging.on != nil {
+		return s.bridging.on.SetAddresses(addrs)
+	}
 	if host, ok := s.device.(hostSide); ok {
 		return host.SetAddresses(addrs)
 	}
@@ -164,6 +234,7 @@ func (s *segment) close(keep bool) error {
 	if s.around != nil {
 		errs = append(errs, s.around.Close())
 	}
+	errs = append(errs, s.endBridge(keep))
 	for _, l := range s.plugs {
 		errs = append(errs, l.Close())
 	}

@@ -81,10 +81,11 @@ func (n *Node) applyShare() {
 
 // capabilities are what this node's record says that it does for others.
 func (n *Node) capabilities() record.Capabilities {
+	own := record.CapCopies | n.hostsCapability() | n.routingCapabilities()
 	if t := &n.state.share.terms; t.Off || t.spent() {
-		return 0
+		return own
 	}
-	return record.CapRelay
+	return record.CapRelay | own
 }
 
 // measureShare counts what was carried, begins a new month and writes it down.

@@ -127,8 +127,8 @@ func (n *Node) status(now time.Time) *api.Status {
 		}
 		return st
 	}
-	name, prefixes, _ := s.dir.Network()
-	st.Network = api.Network{ID: s.membership.trust().NetworkID().String(), Name: name, Prefixes: prefixes}
+	name, _, _ := s.dir.Network()
+	st.Network = api.Network{ID: s.membership.trust().NetworkID().String(), Name: name, Prefixes: n.prefixes()}
 	for _, d := range s.dir.Members() {
 		if m := s.members[d.ID]; m != nil {
 			st.Peers = append(st.Peers, n.describe(d, m, now))
@@ -151,12 +151,13 @@ func (n *Node) describeSelf(now time.Time) api.Self {
 	if n.state.dir == nil {
 		return self
 	}
-	_, prefixes, mtu := n.state.dir.Network()
-	self.MTU, self.Addresses = mtu, addrsOf(ownAddresses(id, prefixes))
+	_, _, mtu := n.state.dir.Network()
+	self.MTU, self.Addresses = mtu, addrsOf(ownAddresses(id, n.prefixes()))
 	if d := n.state.dir.Member(id); d != nil {
 		self.Name, self.Roles = d.Display, d.Certificate.Roles
 		self.CertificateExpires = d.Certificate.NotAfter.UTC()
 	}
+	self.Bridge = n.state.segment.describeBridge(n.displayOf)
 	byUDP, _ := n.reachedBy()
 	self.NAT.UDP = self.NAT.UDP || byUDP > 0
 	for _, c := range n.state.self.list {
@@ -185,9 +186,12 @@ func (n *Node) health(now time.Time) []api.Health {
 			Remedy: "grant CAP_NET_ADMIN; without it, let no route into the mesh cover the internet or this host's own network",
 		})
 	}
+	list = append(list, n.state.segment.bridgeHealth(n.cfg.Bridge)...)
 	list = append(list, bufferHealth(n.conns)...)
 	list = append(list, n.streamHealth()...)
+	list = append(list, n.stationHealth()...)
 	list = append(list, n.surroundingHealth(now)...)
+	list = append(list, n.routingHealth()...)
 	if n.state.dir != nil {
 		list = append(list, certificateHealth(n.state.dir.Member(n.self))...)
 	}

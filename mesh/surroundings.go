@@ -149,18 +149,14 @@ func (n *Node) surroundingHealth(now time.Time) (list []api.Health) {
 	for _, c := range n.state.self.gathered {
 		f.Addresses = append(f.Addresses, c.Addr.Addr())
 	}
-	hours := map[int32]int{}
 	for _, m := range n.state.members {
 		if m.left {
 			continue
 		}
 		f.Members++
 		countPaths(m, &f)
-		hours[m.hourOffset]++
-	}
-	for offset, count := range hours {
-		if offset != 0 && 2*count > f.Members {
-			f.Hours = int(-offset)
+		if ahead, told := m.remote.ClockAhead(now); told && m.up {
+			f.Clocks = append(f.Clocks, ahead)
 		}
 	}
 	if dead := n.around.dead6Since; dead.IsZero() || now.Sub(dead) < outside.Patience {

@@ -14,15 +14,16 @@ import (
 
 const (
 	// maxPending bounds the joiners that wait at this member.
-	maxPending = 64
+	maxPending = 256
 	// pendingFor is how long each may wait for an admin, and unheardFor for the
 	// joiner's first word.
 	pendingFor = 10 * time.Minute
 	unheardFor = 30 * time.Second
 	// maxPendingFrom is how many may wait from one IPv4 address or IPv6 /64.
 	maxPendingFrom = 16
-	// settleFor is how long one that has not been heard yet keeps its place.
-	settleFor = 2 * time.Second
+	// settleFor is how long one that has not been heard yet keeps its place: some round
+	// trips of a slow link or a busy host.
+	settleFor = 4 * time.Second
 )
 
 // pendingJoiner is somebody without a certificate who has said hello here.
@@ -146,6 +147,8 @@ func (n *Node) handleJoin(from *peer.Remote, body []byte) {
 		if kind == joinDirect && from == j.entry {
 			if err := j.machine.Receive(body, now); err != nil {
 				n.log.Debug("join message", "err", err)
+			} else if j.machine.Notice() == "" { // of the signer, not of an introducer that does not find it
+				j.signs.hear(now)
 			}
 			j.wake = time.Time{}
 			n.advanceJoin(now)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 
 	"meshd/l2"
 	"meshd/l2/l2test"
+	"meshd/l2/radv"
 	"meshd/mesh"
 	"meshd/mesh/api"
 	"meshd/nat-traversal"
@@ -203,6 +205,21 @@ func (n *node) progress(e mesh.Event) {
 	}
 }
 
+// joined waits until the node has its certificate, and returns how long that took from now.
+func (n *node) joined(limit time.Duration) time.Duration {
+	n.t.Helper()
+	for began := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		n.mu.Lock()
+		joined := slices.ContainsFunc(n.events, func(e mesh.Event) bool { return e.Kind == mesh.Joined })
+		n.mu.Unlock()
+		if took := time.Since(began); joined {
+			return took
+		} else if took > limit {
+			n.t.Fatalf("%s has not joined after %v", n.name, took)
+		}
+	}
+}
+
 // stop ends the node and returns what Run returned.
 func (n *node) stop() error {
 	if !n.ended {
@@ -328,13 +345,19 @@ func (n *node) send(to l2.MAC, number uint32) {
 	n.host.segment().Inject(l2test.Frame(to, n.mac(), number, 100))
 }
 
-// take returns the next frame that n's host gets, nil after the limit.
+// take returns the next frame that n's host gets, nil after the limit. What routers
+// say unasked is passed over.
 func (n *node) take(limit time.Duration) []byte {
-	select {
-	case f := <-n.host.segment().Frames():
-		return f
-	case <-time.After(limit):
-		return nil
+	deadline := time.After(limit)
+	for {
+		select {
+		case f := <-n.host.segment().Frames():
+			if p, err := radv.Parse(f); err != nil || p.Message == nil {
+				return f
+			}
+		case <-deadline:
+			return nil
+		}
 	}
 }
 

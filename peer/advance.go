@@ -157,6 +157,9 @@ func (r *Remote) advanceSession(wanted bool, now time.Time) {
 func (r *Remote) act(out wireguard.Output, to netip.AddrPort, now time.Time) {
 	r.engine.setKeys(r, out.Added, out.Removed)
 	r.wgWake = out.Wake
+	if out.Established {
+		r.forgive(now)
+	}
 	if !to.IsValid() {
 		if way := r.route.Load(); way != nil {
 			to = way.addr

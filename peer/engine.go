@@ -93,6 +93,7 @@ type Engine struct {
 	circuits atomic.Pointer[circuits]
 	counts   Counts
 	queued   atomic.Int64 // bytes of frames that wait for sessions, of all remotes
+	flooding flooding
 
 	probeQ, handshakeQ, strangerQ chan *datagram
 	relayQ                        chan relayMessage
@@ -159,6 +160,7 @@ func New(cfg Config) (*Engine, error) {
 	maps.Copy(e.carriers, cfg.Carriers)
 	e.carriers[way.Relayed] = relayConn{e}
 	e.keys.Store(&map[uint32]keyEntry{})
+	e.flooding.init(cfg.Identity.ID())
 	e.ports.Store(&map[netip.AddrPort]udp.Conn{})
 	e.circuits.Store(&circuits{})
 	e.control = control{
@@ -192,6 +194,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		group.Go(func() error { return e.receive(ctx, conn, class) })
 	}
 	group.Go(func() error { return errors.Join(e.loop(ctx, group.Go), e.closePorts()) })
+	group.Go(func() error { return e.repairFloods(ctx) })
 	group.Go(func() error {
 		<-ctx.Done()
 		var errs []error

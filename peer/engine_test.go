@@ -62,6 +62,7 @@ type node struct {
 	wrap     func(udp.Conn) udp.Conn // the socket; nil: as it is
 	older    bool                    // it knows nothing of checksums that are left out
 	lanes    int
+	ahead    time.Duration // of its clock
 
 	mu      sync.Mutex
 	met     []*hello.Result
@@ -170,6 +171,8 @@ func (n *node) run() {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	ahead := n.ahead
+	peer.SetClock(n.engine, func() time.Time { return time.Now().Add(ahead) })
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	engine := n.engine
@@ -413,8 +416,13 @@ func TestIdleSessionEnds(t *testing.T) {
 		meet(t, a, b)
 		a.remote(b).Send(frame(60, 1), 0)
 		a.remote(b).Flush()
-		eventually(t, time.Second, "a session", func() bool { return a.remote(b).Status().Up })
-		time.Sleep(4 * time.Minute)
+		eventually(t, time.Second, "a session", func() bool { return a.remote(b).Status().Up && b.remote(a).Status().Up })
+		time.Sleep(time.Second) // what members say to each other when a session begins comes after its keys
+		a.remote(b).SendControl([]byte{2})
+		b.remote(a).SendControl([]byte{2})
+		time.Sleep(3*time.Minute - time.Second/2)
+		a.engine.LocalChange() // looks at everything, just after the keys have ended
+		time.Sleep(time.Minute)
 		synctest.Wait()
 		if a.remote(b).Status().Up || b.remote(a).Status().Up {
 			t.Fatal("the session outlived three idle minutes")

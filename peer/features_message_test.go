@@ -4,13 +4,14 @@ import (
 	"bytes"
 	"encoding/hex"
 	"testing"
+	"time"
 )
 
 func TestFeaturesExactBytes(t *testing.T) {
 	for want, got := range map[string][]byte{
-		"100101": appendFeatures(nil, featurePartial, flagAnswer),
-		"100001": appendFeatures(nil, featurePartial, 0),
-		"100000": appendFeatures(nil, 0, 0),
+		"1001010001020304050607": appendFeatures(nil, featurePartial, flagAnswer, time.Unix(0, 0x0001020304050607)),
+		"1000010000000000000001": appendFeatures(nil, featurePartial, 0, time.Unix(0, 1)),
+		"100000ffffffffffffffff": appendFeatures(nil, 0, 0, time.Unix(0, -1)), // a clock before 1970
 	} {
 		if hex.EncodeToString(got) != want {
 			t.Errorf("got %x, want %s", got, want)
@@ -21,8 +22,8 @@ func TestFeaturesExactBytes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, _, got := parseFeatures(b); got != ok {
-			t.Errorf("%q: taken: %v, want %v", text, got, ok)
+		if _, _, at, got := parseFeatures(b); got != ok || !at.IsZero() {
+			t.Errorf("%q: taken: %v, want %v; time %v", text, got, ok, at)
 		}
 	}
 }
@@ -31,7 +32,7 @@ func FuzzFeatures(f *testing.F) {
 	f.Add([]byte{controlFeatures, flagAnswer, featurePartial})
 	f.Add([]byte{controlFeatures, 0xfe, 0xff, 1})
 	f.Fuzz(func(t *testing.T, body []byte) {
-		features, answer, ok := parseFeatures(body)
+		features, answer, at, ok := parseFeatures(body)
 		if !ok {
 			return
 		}
@@ -39,7 +40,12 @@ func FuzzFeatures(f *testing.F) {
 		if answer {
 			flags = flagAnswer
 		}
-		if again := appendFeatures(nil, features, flags); again[0] != body[0] || again[1] != body[1]&flagAnswer || !bytes.Equal(again[2:], body[2:featuresLen]) {
+		again := appendFeatures(nil, features, flags, at)
+		end := featuresTimed
+		if at.IsZero() {
+			end = featuresLen
+		}
+		if again[0] != body[0] || again[1] != body[1]&flagAnswer || !bytes.Equal(again[2:end], body[2:end]) {
 			t.Fatalf("%x is read as %d, %v", body, features, answer)
 		}
 	})

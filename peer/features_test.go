@@ -5,6 +5,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"meshd/keys"
+	"meshd/peer"
 	"meshd/peer/udp/udptest"
 )
 
@@ -144,4 +146,58 @@ func TestFeaturesThroughRekeys(t *testing.T) {
 			t.Errorf("%d frames in two rekeys had to be completed", refused)
 		}
 	})
+}
+
+// Who exchanges frames knows how far the other's clock is ahead, however far that is, and also after a restart with
+// another clock.
+func TestClockAhead(t *testing.T) {
+	const year = 365 * 24 * time.Hour
+	for _, ahead := range []time.Duration{0, time.Hour, -time.Hour, 10 * year, -20 * year} {
+		t.Run(ahead.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				net := udptest.NewInternet(3)
+				net.LogOnFailure(t)
+				in := newNetwork(t)
+				a, b := start(t, net, in, "a", "198.18.0.1"), start(t, net, in, "b", "198.18.0.2")
+				anyTime := func(chain []byte, now time.Time) (*keys.Certificate, error) {
+					c, err := in.trust.Verify(chain, now)
+					if c != nil { // as mesh judges
+						return c, nil
+					}
+					return nil, err
+				}
+				b.ahead = ahead
+				for _, n := range []*node{a, b} {
+					n.stop()
+					n.cfg.Verify = anyTime
+					n.run()
+				}
+				known := func(want time.Duration) {
+					t.Helper()
+					meet(t, a, b)
+					for range 100 { // 5 s
+						for _, to := range []*peer.Remote{a.remote(b), b.remote(a)} {
+							to.Send(frame(100, 1), 0)
+							to.Flush()
+						}
+						time.Sleep(50 * time.Millisecond)
+					}
+					for _, side := range []struct {
+						of, by *node
+						want   time.Duration
+					}{{b, a, want}, {a, b, -want}} {
+						got, told := side.by.remote(side.of).ClockAhead(time.Now().Add(side.by.ahead))
+						if d := got - side.want; !told || d < -time.Second || d > time.Second {
+							t.Errorf("the clock is ahead by %v (told: %v), want %v", got, told, side.want)
+						}
+					}
+				}
+				known(ahead)
+				b.stop()
+				b.ahead = 0
+				b.run()
+				known(0)
+			})
+		})
+	}
 }

@@ -192,6 +192,10 @@ func (rx *receiver) body(from keyEntry, h inner.Header, body []byte) {
 		r.pieceMu.Unlock()
 	case inner.KindControl:
 		rx.control(from, body)
+	case inner.KindCopy:
+		rx.copied(r, body)
+	case inner.KindCopyPart:
+		rx.copiedPart(r, body)
 	default:
 		rx.engine.counts.Malformed.Add(1)
 	}
@@ -209,6 +213,8 @@ func (rx *receiver) control(from keyEntry, body []byte) {
 		r.called(body[1:])
 	case controlFeatures:
 		rx.features(from, body)
+	case controlFlood:
+		rx.engine.heardOfCopies(r, body[1:], rx.now)
 	case kindRelay:
 		r.lastUsed.Store(rx.stamp)
 		rx.engine.enqueueRelay(r, body[1:])

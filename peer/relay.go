@@ -353,6 +353,18 @@ func (r *Remote) seek(wanted bool, now time.Time) time.Time {
 	return r.seekAt
 }
 
+// forgive has the remote asked for circuits again that it could not make before: it may
+// have started anew. Those who need one do not wait for their next attempt.
+func (r *Remote) forgive(now time.Time) {
+	c := &r.engine.control
+	for _, id := range c.relay.book.Forgive(r.ID) {
+		if other := c.byID[id]; other != nil {
+			other.seekAt, other.seekWait = time.Time{}, 0
+			c.schedule(other, now)
+		}
+	}
+}
+
 // leaveBad ends circuits on which data is lost while there is another path, and
 // those on which nothing comes back. It reports whether there were any.
 func (r *Remote) leaveBad(now time.Time) (left bool) {

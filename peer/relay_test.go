@@ -185,6 +185,43 @@ func (w *triangle) hostile(i int, drop func(d udptest.Datagram) bool) {
 	})
 }
 
+// A relay that comes back serves again soon, however often it was gone before.
+func TestRelaysKilledInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTriangle(t, 2)
+		gap := w.chat(t)
+		for _, r := range w.relays {
+			w.a.remote(r).Rely(true)
+			w.b.remote(r).Rely(true)
+		}
+		serves := func(r *node) bool {
+			list, _ := r.engine.Relaying()
+			return len(list) > 0
+		}
+		eventually(t, 5*time.Second, "two circuits", func() bool { return serves(w.relays[0]) && serves(w.relays[1]) })
+		for range 12 {
+			victim := w.relays[max(w.via(w.a, w.b), 0)]
+			gap()
+			victim.stop()
+			time.Sleep(1500 * time.Millisecond)
+			victim.run()
+			for _, n := range []*node{w.a, w.b} {
+				victim.knows(n, peer.Spec{}).Want()
+				n.remote(victim).Want()
+			}
+			began := time.Now()
+			eventually(t, 5*time.Second, "the relay serves again", func() bool { return serves(victim) })
+			took := time.Since(began)
+			time.Sleep(time.Second)
+			if g := gap(); g > 2*time.Second {
+				t.Errorf("outage of %v", g)
+			} else {
+				t.Logf("outage of %v, again after %v", g, took)
+			}
+		}
+	})
+}
+
 // A relay that drops data, some or all of it, and lets probes pass is left.
 func TestHostileRelay(t *testing.T) {
 	var n atomic.Uint32 // every so manyth is dropped

@@ -28,8 +28,9 @@ const (
 )
 
 const (
-	// idleAfter is how long a session outlives its last use.
-	idleAfter = 3 * time.Minute
+	// idleAfter is how long a session is wanted after its last use: less than its keys last
+	// (3 min), so that what is said when a session begins does not have it renewed for ever.
+	idleAfter = 3*time.Minute - 10*time.Second
 	// tryFor is how long one is tried for because of a control message that found
 	// none: those are repeated, and most of who does not answer is away.
 	tryFor = 20 * time.Second
@@ -100,7 +101,10 @@ type Remote struct {
 	arrivals atomic.Pointer[arrivals]
 
 	calls  calls
-	relied atomic.Bool // others reach us through it
+	relied atomic.Bool  // others reach us through it
+	copies atomic.Bool  // it gets its copy of what is for all from whoever has it
+	away   atomic.Bool  // it is thought not to be there
+	clock  atomic.Int64 // its time at the engine's base in ns of unix time, as it said last; 0: it has not
 
 	txBytes, rxBytes, drops atomic.Uint64
 
@@ -261,6 +265,7 @@ func (e *Engine) forget(r *Remote, now time.Time) {
 	r.act(r.session.Expire(now), netip.AddrPort{}, now)
 	r.waiting.clear()
 	r.closePort()
+	r.leaveFloods()
 	if c.tries.try != nil && c.tries.try.remote == r {
 		e.closeTry()
 	}

@@ -151,7 +151,7 @@ func (l *Lane) Send(frame []byte, csumStart int) bool {
 		if csumStart != 0 {
 			return false
 		}
-		r.wait(frame)
+		r.wait(inner.KindFrame, frame)
 		return true
 	}
 	return true
@@ -228,7 +228,7 @@ func (l *Lane) transmit(h inner.Header, body []byte) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	to := r.route.Load() // under the lock, so that nothing follows the last ping of a path
-	if to == nil || (to.held.Load() && h.Kind == inner.KindFrame) {
+	if to == nil || (to.held.Load() && h.Kind != inner.KindControl) {
 		return false
 	}
 	var sealed bool
@@ -267,7 +267,7 @@ func (l *Lane) seal(key *wireguard.Keypair, to *route, h inner.Header, head, tai
 	b.arena = sealed
 	b.count++
 	b.added(len(sealed) - start)
-	if control := h.Kind == inner.KindControl; b.key != key || b.control != control {
+	if control := h.Kind >= inner.KindControl; b.key != key || b.control != control {
 		b.key, b.control = key, control
 		l.remote.mark(key, to, control)
 	}
@@ -275,7 +275,7 @@ func (l *Lane) seal(key *wireguard.Keypair, to *route, h inner.Header, head, tai
 }
 
 // mark notes, once for a batch, that a key and a path are in use, by frames or by
-// control messages.
+// control messages. A copy of a frame for all counts as one of these (docs/adr/0019).
 func (r *Remote) mark(key *wireguard.Keypair, to *route, control bool) {
 	now := r.engine.now()
 	if key.MarkSent(now) {
@@ -295,12 +295,14 @@ var zeros [16]byte
 // sealPieces sends a frame that is too large for the path as fragments. l.mu is held.
 func (l *Lane) sealPieces(key *wireguard.Keypair, to *route, h inner.Header, body []byte) bool {
 	count := fragment.Pieces(len(body), to.maxBody)
-	if h.Kind != inner.KindFrame || count == 0 {
+	if h.Kind == inner.KindControl || count == 0 {
 		l.remote.drops.Add(1)
 		return true // a session would not help
 	}
-	number := l.remote.nextFrame.Add(1)
-	h.Kind = inner.KindFragment
+	number, copied := l.remote.nextFrame.Add(1), h.Kind == inner.KindCopy
+	if h.Kind = inner.KindFragment; copied {
+		h.Kind = inner.KindCopyPart
+	}
 	var header [fragment.HeaderLen]byte
 	for i := range count {
 		head := fragment.Append(header[:0], number, i, count, nil)

@@ -94,6 +94,13 @@ func (r *Remote) Status() Status {
 	return s
 }
 
+// WantedSince is Status.WantedSince, for who asks often.
+func (r *Remote) WantedSince() time.Time {
+	r.engine.control.Lock()
+	defer r.engine.control.Unlock()
+	return r.wantSince
+}
+
 // Carried is how many bytes of frames have gone to the remote and come from it.
 func (r *Remote) Carried() (tx, rx uint64) { return r.txBytes.Load(), r.rxBytes.Load() }
 

@@ -42,10 +42,11 @@ type waitQueue struct {
 type waitingFrame struct {
 	data  []byte
 	since time.Time
+	kind  inner.Kind
 }
 
 // put adds a copy of a frame. q.mu is held.
-func (q *waitQueue) put(frame []byte, held bool, now time.Time) {
+func (q *waitQueue) put(kind inner.Kind, frame []byte, held bool, now time.Time) {
 	most, mostBytes := maxQueued, maxQueueBytes
 	if held {
 		most, mostBytes = maxHeldFrames, maxHeldBytes
@@ -58,7 +59,7 @@ func (q *waitQueue) put(frame []byte, held bool, now time.Time) {
 		q.dropped.Add(1)
 	} else {
 		q.bytes += len(frame)
-		q.frames = append(q.frames, waitingFrame{append([]byte(nil), frame...), now})
+		q.frames = append(q.frames, waitingFrame{append([]byte(nil), frame...), now, kind})
 	}
 	q.length.Store(int32(len(q.frames)))
 }
@@ -101,8 +102,8 @@ func (q *waitQueue) expires() time.Time {
 	return q.frames[0].since.Add(maxQueueAge + time.Millisecond)
 }
 
-// wait keeps a frame until a session can carry it.
-func (r *Remote) wait(frame []byte) {
+// wait keeps a frame, or a copy of one, until a session can carry it.
+func (r *Remote) wait(kind inner.Kind, frame []byte) {
 	r.waiting.mu.Lock()
 	if Class(r.class.Load()) != Member { // forgotten meanwhile
 		r.waiting.mu.Unlock()
@@ -110,7 +111,7 @@ func (r *Remote) wait(frame []byte) {
 	}
 	to := r.route.Load()
 	held := to != nil && to.held.Load()
-	r.waiting.put(frame, held, r.engine.now())
+	r.waiting.put(kind, frame, held, r.engine.now())
 	r.waiting.mu.Unlock()
 	if !held || !to.held.Load() { // else who lets them go will see to it
 		r.engine.attend(r)
@@ -129,7 +130,7 @@ func (r *Remote) drain(now time.Time) {
 			q.drop()
 			continue
 		}
-		if !r.transmit(inner.Header{Kind: inner.KindFrame}, w.data) {
+		if !r.transmit(inner.Header{Kind: w.kind}, w.data) {
 			break
 		}
 		q.take()

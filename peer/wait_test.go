@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"meshd/peer/inner"
 )
 
 // Whatever is put in: no more waits than may, the newest do, in order, and all that
@@ -32,7 +34,7 @@ func TestWaitQueue(t *testing.T) {
 			frame[0], frame[1] = byte(n>>8), byte(n)
 			model[i] = append(model[i], n)
 			put[i]++
-			q.put(frame, false, time.Time{})
+			q.put(inner.KindFrame, frame, false, time.Time{})
 			bytes, sum := 0, others
 			for _, f := range q.frames {
 				bytes += len(f.data)

@@ -24,6 +24,10 @@ const (
 	budgetFile = "budget.txt"
 	// tolerance is how far a count may be from its budget.
 	tolerance = 0.03
+	// baseFile is what a plain learning switch cost; what makes a LAN of it that can be
+	// trusted may cost so much more, in all.
+	baseFile  = "base.txt"
+	allowance = 0.05
 	// repeats is how far two counts of one program may differ, as a part of what the whole way costs.
 	repeats = 0.001
 	// countTimes is how often each batch is sent under callgrind.
@@ -63,7 +67,8 @@ func TestBudget(t *testing.T) {
 		}
 		return
 	}
-	budget, with, err := readBudget()
+	holdToBase(t, got)
+	budget, with, err := readBudget(budgetFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,6 +84,27 @@ func TestBudget(t *testing.T) {
 				name, got[name], 100*d, budget[name], with, counter())
 		case d < -tolerance:
 			t.Errorf("%s costs %.0f instructions per frame, %+.1f %% of its budget of %.0f: so that it stays as cheap, run: make budget", name, got[name], 100*d, budget[name])
+		}
+	}
+}
+
+// holdToBase compares with what frames cost before there were guards and snooping. A new
+// compiler changes both: then the base is to be counted again, at the commit that it names.
+func holdToBase(t *testing.T, got costs) {
+	t.Helper()
+	base, with, err := readBudget(baseFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(base) != len(got) {
+		t.Errorf("%s has %d lines, counted were %d", baseFile, len(base), len(got))
+	}
+	for _, name := range names() {
+		d := got[name]/base[name] - 1
+		t.Logf("%-12s %+.1f %% of what it was without guards and snooping", name, 100*d)
+		if d > allowance || math.IsNaN(d) {
+			t.Errorf("%s costs %.0f instructions per frame, %+.1f %% of the %.0f without guards and snooping (counted %s; now %s), %.0f %% more are allowed",
+				name, got[name], 100*d, base[name], with, counter(), 100*allowance)
 		}
 	}
 }
@@ -175,8 +201,8 @@ func writeBudget(c costs) error {
 	return os.WriteFile(budgetFile, []byte(b.String()), 0o644)
 }
 
-func readBudget() (c costs, with string, err error) {
-	f, err := os.Open(budgetFile)
+func readBudget(file string) (c costs, with string, err error) {
+	f, err := os.Open(file)
 	if err != nil {
 		return nil, "", err
 	}
@@ -192,10 +218,10 @@ func readBudget() (c costs, with string, err error) {
 		}
 		i := strings.LastIndexByte(lines.Text(), ' ')
 		if i < 0 {
-			return nil, "", fmt.Errorf("%s: no number in %q", budgetFile, lines.Text())
+			return nil, "", fmt.Errorf("%s: no number in %q", file, lines.Text())
 		}
 		if c[lines.Text()[:i]], err = strconv.ParseFloat(lines.Text()[i+1:], 64); err != nil {
-			return nil, "", fmt.Errorf("%s: %w", budgetFile, err)
+			return nil, "", fmt.Errorf("%s: %w", file, err)
 		}
 	}
 	return c, with, lines.Err()

@@ -61,6 +61,24 @@ func Datagram(dst, src l2.MAC, port uint16, payload int) l2.Frame {
 	}}
 }
 
+// Datagram6 is the same over IPv6.
+func Datagram6(dst, src l2.MAC, port uint16, payload int) l2.Frame {
+	const ip6Len = 40
+	four := Datagram(dst, src, port, payload).Data
+	b := make([]byte, etherLen+ip6Len, etherLen+ip6Len+udpLen+payload)
+	copy(b, four[:etherLen])
+	b[12], b[13] = 0x86, 0xdd
+	ip := b[etherLen:]
+	ip[0], ip[6], ip[7] = 0x60, 17, 64
+	binary.BigEndian.PutUint16(ip[4:], uint16(udpLen+payload))
+	ip[8], ip[23], ip[24], ip[39] = 0xfd, 1, 0xfd, 2
+	b = append(b, four[etherLen+ipLen:]...)
+	binary.BigEndian.PutUint16(b[etherLen+ip6Len+6:], fold(ip[8:ip6Len], uint32(17+udpLen+payload)))
+	return l2.Frame{Data: b, Header: offload.Header{
+		Flags: offload.FlagNeedsCsum, HdrLen: etherLen + ip6Len + udpLen, CsumStart: etherLen + ip6Len, CsumOffset: 6,
+	}}
+}
+
 // pseudo is the sum of the pseudo-header of the IPv4 packet in a frame.
 func pseudo(b []byte, protocol byte, size int) uint16 {
 	return fold(b[etherLen+12:etherLen+ipLen], uint32(protocol)+uint32(size))

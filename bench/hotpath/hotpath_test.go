@@ -26,12 +26,17 @@ func ways() []way {
 		}
 		return all
 	}
+	six := make([]l2.Frame, 64)
+	for i := range six {
+		six[i] = Datagram6(to, from, uint16(1000+i), 64)
+	}
 	supers := make([]l2.Frame, 4)
 	for i := range supers {
 		supers[i] = Super(to, from, 60000, 1448)
 	}
 	return []way{
 		{"udp64", datagrams(64), 64},
+		{"udp64v6", six, 64}, // of which the guards look at more
 		{"udp1200", datagrams(1200), 64},
 		{"udp1472", datagrams(1472), 2 * 64}, // in two pieces
 		{"tcp", supers, 4 * 44},              // segments that fit
@@ -92,7 +97,7 @@ func TestRig(t *testing.T) {
 	if err := r.Know(20); err != nil {
 		t.Fatal(err)
 	}
-	station := l2.MAC{6, 0, 0, 0, 0, 1}
+	station := l2.MAC{0x0a, 0, 0, 0, 0, 1} // 6 would be the voice of node 1 on its LAN
 	r.Learn(2, station)
 	if n := r.Stations(); n < 1+23+1 {
 		t.Errorf("%d stations, want its own, 23 members' and one behind a bridge", n)

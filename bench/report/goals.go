@@ -16,6 +16,7 @@ const (
 
 	Relayed   = "meshd-relayed"   // meshd through a third member
 	Forwarded = "meshd-forwarded" // meshd through the least forwarder
+	OverTLS   = "meshd-tls"       // meshd over TLS, where no UDP passes
 )
 
 // goals are the "Numbers to hold".

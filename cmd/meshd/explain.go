@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"meshd/keys"
+	"meshd/l2/bridge"
 	"meshd/mesh/api"
 )
 
@@ -27,6 +28,10 @@ func explain(err error, c nodeConfig) error {
 	}
 	e := asError(err)
 	e.Why = oneLine(e.Why)
+	if b, ok := errors.AsType[*bridge.Error](err); ok && b.Remedy != "" {
+		e.Remedy = b.Remedy
+		return e
+	}
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE) && strings.Contains(err.Error(), "listen for TLS"):
 		e.Remedy = "choose another port with --listen-tls"

@@ -52,8 +52,14 @@ type nodeConfig struct {
 	TAP                  string
 	NoTAP                bool
 	Plugs                []plug.Spec
+	Bridge               string
 	MTU                  int
 	Prefixes             []netip.Prefix
+	Gateway              bool
+	DefaultRoute         mesh.DefaultRoute
+	RouterDNS            []netip.Addr
+	DHCP4                netip.Prefix
+	RouterPreference     string
 	Logger               *slog.Logger
 	Progress             func(progress)
 	KeepTAP              func() bool
@@ -80,7 +86,8 @@ func (realNode) Run(ctx context.Context, c nodeConfig) error {
 	}
 	return mesh.Run(ctx, mesh.Config{
 		StateDir: c.StateDir, SocketPath: c.SocketPath, Version: version(), Name: c.Name, Join: c.Join, Resume: c.Resume,
-		Listen: c.Listen, ListenTLS: c.ListenTLS, Terminal: c.Terminal, Advertise: c.Advertise, TAP: c.TAP, NoTAP: c.NoTAP, Plugs: c.Plugs, MTU: c.MTU, Prefixes: c.Prefixes, STUN: c.STUN,
+		Gateway: c.Gateway, DefaultRoute: c.DefaultRoute, RouterDNS: c.RouterDNS, DHCP4: c.DHCP4, RouterPreference: c.RouterPreference,
+		Listen: c.Listen, ListenTLS: c.ListenTLS, Terminal: c.Terminal, Advertise: c.Advertise, TAP: c.TAP, NoTAP: c.NoTAP, Plugs: c.Plugs, Bridge: c.Bridge, MTU: c.MTU, Prefixes: c.Prefixes, STUN: c.STUN,
 		NoPortmap: c.NoPortmap,
 		Share:     c.Share,
 		Logger:    c.Logger, KeepTAP: c.KeepTAP,
@@ -126,9 +133,10 @@ func isMalformed(text string, now time.Time) bool {
 	return errors.Is(err, keys.ErrMalformed)
 }
 
-// checkInvite says what is wrong with an invite. What is wrong with a paper is not wrong usage.
+// checkInvite says what is wrong with an invite. What is wrong with a paper is not wrong usage. Whether it has expired is
+// for its signer to say: the clock here may be wrong.
 func checkInvite(text string, now time.Time) error {
-	if _, err := keys.ParseInvite(text, now); err != nil {
+	if _, err := keys.ParseInvite(text, now); err != nil && !errors.Is(err, keys.ErrExpired) {
 		return &api.Error{
 			Code: api.CodeFailed, What: "--join", Why: "invite: " + err.Error(), Err: err,
 			Remedy: "ask for a new one: meshd invite on a member that may admit",

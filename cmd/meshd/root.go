@@ -40,7 +40,7 @@ func newRoot(a *app) *cobra.Command {
 	f.BoolVar(&a.flags.json, "json", false, "print JSON")
 	root.AddCommand(
 		newUp(a), newDown(a), newStatus(a), newPing(a), newHosts(a), newShare(a), newInvite(a), newRequests(a), newApprove(a), newDeny(a),
-		newRevoke(a), newRole(a), newLeave(a), newGraph(a),
+		newRevoke(a), newRole(a), newLeave(a), newGraph(a), newPrefix(a), newGateway(a),
 		newWait(a), newNetcheck(a), newDoctor(a), newDemo(a), newPlug(a), newStdio(a), newVersion(a), newCompletion(a),
 	)
 	root.SetHelpCommand(newHelp())
@@ -67,7 +67,7 @@ func unknownCommand(root *cobra.Command, name string) error {
 // later are the flags of up that other versions have, so that the error can say so.
 func later() []string {
 	return []string{
-		"gateway", "bridge", "metrics", "default-route",
+		"metrics",
 	}
 }
 

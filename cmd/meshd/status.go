@@ -41,6 +41,9 @@ func newStatus(a *app) *cobra.Command {
 // statusRows is a status as lines, each with what it is about in its first column.
 func statusRows(s *api.Status, now time.Time) []row {
 	rows := []row{networkRow(s), selfRow(s)}
+	if s.Self.Bridge != nil {
+		rows = append(rows, bridgeRow(s.Self.Bridge))
+	}
 	if s.Self.Waiting != "" {
 		rows = append(rows, row{{"waiting", yellow}, {"for approval of these words: " + clean(s.Self.Waiting), plain}})
 	}
@@ -54,6 +57,19 @@ func statusRows(s *api.Status, now time.Time) []row {
 		rows = append(rows, healthRow(h))
 	}
 	return rows
+}
+
+// bridgeRow is the port to the LAN that this node bridges.
+func bridgeRow(b *api.Bridge) row {
+	c := green
+	if b.State != "forwarding" {
+		c = yellow
+	}
+	more := "forwarder " + field(b.Forwarder)
+	if len(b.Beside) > 0 {
+		more += ", also on this LAN: " + list(b.Beside)
+	}
+	return row{{"bridge", plain}, {field(b.Name), plain}, {"lan " + clean(b.Segment), dim}, {clean(b.State), c}, {more, plain}}
 }
 
 func networkRow(s *api.Status) row {

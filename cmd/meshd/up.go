@@ -24,7 +24,8 @@ func newUp(a *app) *cobra.Command {
 
 Without state and without --join it founds a network and prints the one line that others type. With --join it joins:
 by an invite at once, else after an admin has compared six words and approved. With state it resumes.
-Once the TAP is up, and a member is reached when joining, it prints a line that begins with "ready".
+Once the TAP is up, a member is reached when joining, and with --bridge the port has listened for who else forwards
+for that LAN, it prints a line that begins with "ready".
 
 Ctrl-C ends it like meshd down. SIGTERM ends it too but keeps the TAP, so that a restart does not cut connections.`,
 		Example: "  meshd up\n  meshd up --join home.example\n  ssh home meshd invite | meshd up --join -",
@@ -42,8 +43,14 @@ Ctrl-C ends it like meshd down. SIGTERM ends it too but keeps the TAP, so that a
 	fl.StringVar(&f.tap, "tap", defaultTAP, "name of the TAP")
 	fl.BoolVar(&f.noTAP, "no-tap", false, "have no TAP")
 	fl.StringArrayVar(&f.plug, "plug", nil, "vde:DIR, stream:PATH or dgram:PATH that virtual machines plug into (repeatable)")
+	fl.StringVar(&f.bridge, "bridge", "", "bridge that the TAP is put into, or interface that one is made for, so that its LAN is in the mesh")
 	fl.IntVar(&f.mtu, "mtu", 0, "MTU of the segment, for its founder (default 1500)")
 	fl.StringArrayVar(&f.prefix, "prefix", nil, "IPv6 prefix P/64 of the segment, for its founder (default: an own ULA)")
+	fl.BoolVar(&f.gateway, "gateway", false, "route between the network's prefixes and this host's IPv6 uplink (needs the role router)")
+	fl.StringVar(&f.defaultRoute, "default-route", "auto", "auto, always or never: send this host's own IPv6 through the mesh (auto: while it has no other way)")
+	fl.StringArrayVar(&f.raDNS, "ra-dns", nil, "ADDR of a name server that hosts on the segment are told of, IPv4 by --dhcp4 (repeatable)")
+	fl.StringVar(&f.raPreference, "ra-preference", "medium", "low, medium or high: which of several routers hosts prefer (RFC 4191)")
+	fl.StringVar(&f.dhcp4, "dhcp4", "", "IPv4 subnet such as 192.0.2.0/24: hand out its addresses on the segment, and route it with NAT (needs the role dhcp)")
 	fl.StringArrayVar(&f.stun, "stun", nil, "HOST:PORT of a STUN server besides members (repeatable)")
 	fl.BoolVar(&f.noPortmap, "no-portmap", false, "do not ask the router for a port")
 	fl.StringVar(&f.relay, "relay", "", "on or off: relay between members that do not reach each other (default: as before, at first on)")

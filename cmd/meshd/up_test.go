@@ -20,18 +20,6 @@ import (
 	"meshd/mesh/api/apitest"
 )
 
-// runWithClock runs a command some hours after testNow.
-func runWithClock(t *testing.T, hours int, args ...string) result {
-	t.Helper()
-	var out, errOut bytes.Buffer
-	a := &app{
-		stdin: strings.NewReader(""), stdout: &out, stderr: &errOut, node: &fakeNode{}, getenv: func(string) string { return "" },
-		now: func() time.Time { return testNow().Add(time.Duration(hours) * time.Hour) },
-	}
-	status := a.run(t.Context(), args)
-	return result{status, out.String(), errOut.String()}
-}
-
 // upConfig is what the flags of up come to.
 func upConfig(t *testing.T, stdin string, args ...string) nodeConfig {
 	t.Helper()

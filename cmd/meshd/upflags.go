@@ -14,6 +14,7 @@ import (
 
 	"meshd/keys"
 	"meshd/l2/plug"
+	"meshd/mesh"
 	"meshd/mesh/api"
 )
 
@@ -29,6 +30,11 @@ type upFlags struct {
 	mtu                 int
 	prefix              []string
 	plug                []string
+	gateway             bool
+	defaultRoute        string
+	raDNS               []string
+	dhcp4, raPreference string
+	bridge              string
 	relay               string
 	shareRate           string
 	shareVolume         string
@@ -58,7 +64,7 @@ type upInput struct {
 
 // config checks all flags and says what they mean. Nothing has been done when it fails.
 func (f *upFlags) config(in upInput) (nodeConfig, error) {
-	c := nodeConfig{Resume: f.resume, TAP: f.tap, NoTAP: f.noTAP, MTU: f.mtu}
+	c := nodeConfig{Resume: f.resume, TAP: f.tap, NoTAP: f.noTAP, Bridge: f.bridge, MTU: f.mtu}
 	var err error
 	if c.Name, err = f.nodeName(in.hostname); err != nil {
 		return c, err
@@ -104,6 +110,9 @@ func (f *upFlags) config(in upInput) (nodeConfig, error) {
 			c.Prefixes = append(c.Prefixes, prefix)
 		}
 	}
+	if err := f.routing(&c); err != nil {
+		return c, err
+	}
 	if _, err := f.logHandler(io.Discard); err != nil {
 		return c, err
 	}
@@ -138,6 +147,60 @@ func (f *upFlags) share() (c api.ShareChange, err error) {
 	return c, nil
 }
 
+// routing checks what concerns ways out of the segment.
+func (f *upFlags) routing(c *nodeConfig) error {
+	switch mode := mesh.DefaultRoute(f.defaultRoute); mode {
+	case mesh.DefaultAuto, mesh.DefaultAlways, mesh.DefaultNever:
+		c.DefaultRoute = mode
+	default:
+		return usagef("default-route", "%q is not auto, always or never", f.defaultRoute)
+	}
+	if c.Gateway = f.gateway; f.gateway && f.noTAP {
+		return usageError("--gateway", "a gateway routes by its TAP", "leave out --no-tap")
+	}
+	switch f.raPreference {
+	case "low", "medium", "high":
+		c.RouterPreference = f.raPreference
+	default:
+		return usagef("ra-preference", "%q is not low, medium or high", f.raPreference)
+	}
+	if err := f.checkDHCP4(c); err != nil {
+		return err
+	}
+	for _, s := range f.raDNS {
+		a, err := netip.ParseAddr(s)
+		if err != nil || a.Is4In6() || a.Zone() != "" || a.IsMulticast() || a.IsUnspecified() || a.IsLoopback() {
+			return usagef("ra-dns", "%q is not the address of a name server", s)
+		}
+		c.RouterDNS = append(c.RouterDNS, a)
+	}
+	const most = 8 // in one option (RFC 8106) with room for all else in a packet
+	if len(c.RouterDNS) > most {
+		return usagef("ra-dns", "more than %d name servers", most)
+	}
+	return nil
+}
+
+// checkDHCP4 checks the subnet of --dhcp4.
+func (f *upFlags) checkDHCP4(c *nodeConfig) error {
+	if f.dhcp4 == "" {
+		return nil
+	}
+	p, err := netip.ParsePrefix(f.dhcp4)
+	switch {
+	case err != nil || !p.Addr().Is4() || p.Bits() < 16 || p.Bits() > 29:
+		return usagef("dhcp4", "%q is not an IPv4 subnet like 192.0.2.0/24, from /16 to /29", f.dhcp4)
+	case p != p.Masked():
+		return usageError("--dhcp4", fmt.Sprintf("%q has bits beyond the prefix", f.dhcp4), fmt.Sprintf("did you mean %v?", p.Masked()))
+	case !p.Addr().IsGlobalUnicast() || p.Addr().As4()[0] == 0 || p.Addr().As4()[0] >= 240:
+		return usagef("dhcp4", "%q cannot be a segment's", f.dhcp4)
+	case f.noTAP:
+		return usageError("--dhcp4", "a gateway routes by its TAP", "leave out --no-tap")
+	}
+	c.DHCP4 = p
+	return nil
+}
+
 // nodeName is the name that the node wants.
 func (f *upFlags) nodeName(hostname string) (string, error) {
 	if f.name == "" {
@@ -156,8 +219,14 @@ func (f *upFlags) checkSegment() error {
 		return usagef("tap", "the interface's name is empty")
 	case len(f.tap) > maxInterface:
 		return usagef("tap", "the interface's name %q has more than %d bytes", f.tap, maxInterface)
-	case f.tap == "." || f.tap == ".." || strings.ContainsFunc(f.tap, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("/:%", r) }):
+	case !interfaceName(f.tap):
 		return usagef("tap", "%q cannot name an interface", f.tap)
+	case f.bridge != "" && !interfaceName(f.bridge):
+		return usagef("bridge", "%q cannot name an interface", f.bridge)
+	case f.bridge != "" && f.noTAP:
+		return usageError("--bridge", "without a TAP there is nothing to put into a bridge", "leave out --no-tap")
+	case f.bridge != "" && f.bridge == f.tap:
+		return usageError("--bridge", "that is the TAP itself", "name a bridge, or the interface of the LAN")
 	case f.mtu != 0 && (f.mtu < minMTU || f.mtu > maxMTU):
 		return usagef("mtu", "%d is not from %d to %d", f.mtu, minMTU, maxMTU)
 	case f.mtu != 0 && len(f.join) > 0:
@@ -166,6 +235,12 @@ func (f *upFlags) checkSegment() error {
 		return usageError("--prefix", "the network that you join has its own", "leave it out")
 	}
 	return nil
+}
+
+// interfaceName reports whether an interface can have that name.
+func interfaceName(s string) bool {
+	return s != "" && len(s) <= maxInterface && s != "." && s != ".." &&
+		!strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("/:%", r) })
 }
 
 // parseListen reads ADDR:PORT; no address means all, no text means all and the default port.

@@ -14,6 +14,7 @@ import (
 var programs = []struct{ program, pkg string }{
 	{"ping", "iputils-ping"},
 	{"ip", "iproute2"},
+	{"arping", "iputils-arping"},
 	{"iperf3", "iperf3"}, // bench
 	{"tcpdump", "tcpdump"},
 	{"ssh", "openssh-client"},
@@ -22,6 +23,8 @@ var programs = []struct{ program, pkg string }{
 	{"openssl", "openssl"},
 	{"gcc", "gcc"}, // the race detector needs cgo
 	{"dbus-daemon", "dbus"},
+	{"/usr/sbin/avahi-daemon", "avahi-daemon"}, // mDNS
+	{"avahi-browse", "avahi-utils"},
 	{"systemd-analyze", "systemd"},
 	{"valgrind", "valgrind"},            // the budget of instructions
 	{"nft", "nftables"},                 // the routers of the traversal tests
@@ -31,6 +34,11 @@ var programs = []struct{ program, pkg string }{
 	{"unbound", "unbound"},              // DNS64
 	{"tinyproxy", "tinyproxy"},          // proxies of the stream tests
 	{"microsocks", "microsocks"},
+	{"qemu-system-x86_64", "qemu-system-x86"}, // virtual machines
+	{"busybox", "busybox-static"},             // what they run, and a DHCP client
+	{"radvd", "radvd"},                        // routers of others
+	{"dnsmasq", "dnsmasq-base"},               // likewise
+	{"/usr/sbin/dhclient", "isc-dhcp-client"}, // another DHCP client
 }
 
 func main() {
@@ -48,7 +56,7 @@ func run() error {
 		}
 	}
 	if len(missing) == 0 {
-		return nil
+		return guests(false)
 	}
 	list := strings.Join(missing, " ")
 	if _, err := exec.LookPath("apt-get"); err != nil {
@@ -60,6 +68,7 @@ func run() error {
 	return errors.Join(
 		apt("update", "-q"),
 		apt(append([]string{"install", "-y", "-q", "--no-install-recommends"}, missing...)...),
+		guests(true),
 	)
 }
 

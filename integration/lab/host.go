@@ -342,3 +342,14 @@ func (h *Host) nic(name string) (*nic, error) {
 	}
 	return nil, fmt.Errorf("%s has no interface %q", h.name, name)
 }
+
+// Routed6 is a /64 that the network routes to a host on the internet, and that none of its links has; invalid where the
+// host has no IPv6. It changes with the host's addresses.
+func (h *Host) Routed6() netip.Prefix {
+	h.lab.mu.Lock()
+	defer h.lab.mu.Unlock()
+	if len(h.nics) == 0 || h.nics[0].up == nil || !h.nics[0].up.v6 {
+		return netip.Prefix{}
+	}
+	return h.nics[0].up.block.lan6()
+}

@@ -9,6 +9,7 @@ import (
 
 	"meshd/l2"
 	"meshd/l2/offload"
+	"meshd/l2/snoop"
 )
 
 // queueLen is deep enough that no test loses frames by it; like a TAP's, a full
@@ -21,6 +22,7 @@ type Device struct {
 	name   string
 	in     chan l2.Frame
 	out    chan []byte
+	asked  chan []byte
 	lost   atomic.Uint64
 	close  sync.Once
 	closed chan struct{}
@@ -33,7 +35,7 @@ var _ l2.Device = (*Device)(nil)
 func NewDevice(name string) *Device {
 	return &Device{
 		name: name, closed: make(chan struct{}),
-		in: make(chan l2.Frame, queueLen), out: make(chan []byte, queueLen),
+		in: make(chan l2.Frame, queueLen), out: make(chan []byte, queueLen), asked: make(chan []byte, queueLen),
 	}
 }
 
@@ -53,10 +55,22 @@ func (d *Device) InjectSuper(frame l2.Frame) {
 // Frames yields what the host received. It is never closed.
 func (d *Device) Frames() <-chan []byte { return d.out }
 
+// Asked yields what the switch itself says to hosts about multicast: IGMP and MLD, which
+// do not come from members. It need not be read.
+func (d *Device) Asked() <-chan []byte { return d.asked }
+
 // Lost counts frames that found a queue full.
 func (d *Device) Lost() uint64 { return d.lost.Load() }
 
 func (d *Device) put(frame []byte) {
+	var m snoop.Message
+	if h, ok := l2.ParseHeader(frame); ok && snoop.Parse(&m, h.EtherType, frame[h.Payload:]) == snoop.Control {
+		select {
+		case d.asked <- slices.Clone(frame):
+		default:
+		}
+		return
+	}
 	select {
 	case d.out <- slices.Clone(frame):
 	default:

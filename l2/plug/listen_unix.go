@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // free removes a socket that nobody listens at any more.
@@ -64,9 +65,27 @@ func listenUnix(ctx context.Context, path string) (*net.UnixListener, error) {
 	})
 }
 
+// acceptPause is how long an Accept that fails rests.
+const acceptPause = 50 * time.Millisecond
+
+// acceptFrom returns the next connection, or an error when l is closed. Other failures
+// pass: a process has no descriptors left for a while.
+func acceptFrom(l interface {
+	AcceptUnix() (*net.UnixConn, error)
+},
+) (*net.UnixConn, error) {
+	for {
+		conn, err := l.AcceptUnix()
+		if err == nil || errors.Is(err, net.ErrClosed) {
+			return conn, err
+		}
+		time.Sleep(acceptPause)
+	}
+}
+
 // Accept implements Listener.
 func (l *streamListener) Accept() (*Cable, error) {
-	conn, err := l.l.Accept()
+	conn, err := acceptFrom(l.l)
 	if err != nil {
 		return nil, fmt.Errorf("plug %s: %w", l.name, err)
 	}

@@ -44,6 +44,41 @@ func accept(t *testing.T, l Listener) *Cable {
 	return c
 }
 
+// busy is a listener of a process that has no descriptors left for a while.
+type busy struct {
+	*net.UnixListener
+	fails int
+}
+
+func (b *busy) AcceptUnix() (*net.UnixConn, error) {
+	if b.fails--; b.fails >= 0 {
+		return nil, &net.OpError{Op: "accept", Net: "unix", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	return b.UnixListener.AcceptUnix()
+}
+
+func TestAcceptFails(t *testing.T) {
+	l, err := listenUnix(context.Background(), filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := net.Dial("unix", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	b := &busy{l, 3}
+	conn, err := acceptFrom(b)
+	if err != nil {
+		t.Fatalf("after failures that pass: %v", err)
+	}
+	conn.Close()
+	l.Close()
+	if _, err := acceptFrom(b); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("closed: %v", err)
+	}
+}
+
 // receives waits for one frame on a cable.
 func receives(t *testing.T, c *Cable, want []byte) {
 	t.Helper()

@@ -44,7 +44,7 @@ var ErrUnsupported = errors.New("not supported on this system")
 
 // Listener is a socket that cables are plugged into.
 type Listener interface {
-	// Accept returns the next cable. Its error is net.ErrClosed after Close.
+	// Accept returns the next cable, or net.ErrClosed after Close.
 	Accept() (*Cable, error)
 	// Close removes the socket. Cables that are plugged in stay.
 	Close() error

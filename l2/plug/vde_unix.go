@@ -50,7 +50,7 @@ func listenVDE(ctx context.Context, dir string) (Listener, error) {
 // serve takes control connections. Each is a cable, or nothing.
 func (l *vdeListener) serve() {
 	for {
-		conn, err := l.control.AcceptUnix()
+		conn, err := acceptFrom(l.control)
 		if err != nil {
 			return // closed
 		}

@@ -64,6 +64,15 @@ func (n nothing) Deny(_ context.Context, words string) error {
 	return nil
 }
 
+func (n nothing) Prefixes(_ context.Context, c PrefixChange) ([]Prefix, error) {
+	if err := c.Check(); err != nil {
+		n.t.Errorf("prefixes came through: %v", err)
+	}
+	return nil, nil
+}
+
+func (n nothing) Gateway(context.Context) (*Gateway, error) { return &Gateway{}, nil }
+
 func (n nothing) Share(context.Context, ShareChange) (*Share, error) { return &Share{}, nil }
 
 func (n nothing) Wait(_ context.Context, w WaitSpec) error {
@@ -75,7 +84,7 @@ func (n nothing) Wait(_ context.Context, w WaitSpec) error {
 
 // FuzzRequest sends any body to any operation: no panic, and nothing reaches the node unchecked.
 func FuzzRequest(f *testing.F) {
-	ops := []string{"ping", "invite", "approve", "deny", "wait", "down", "revoke", "role", "leave", "share"}
+	ops := []string{"ping", "invite", "approve", "deny", "wait", "down", "revoke", "role", "leave", "share", "prefix"}
 	for i, seed := range []string{
 		`{"name":"laptop","count":4}`, `{"uses":1,"expires_seconds":86400,"roles":["member","vlan=1-9"]}`,
 		`{"words":"apple bridge candle dragon eagle forest"}`, `{"words":""}`, `{"peers":2,"peer":"a","direct":"b","timeout_seconds":1.5}`, `{}`,

@@ -38,6 +38,10 @@ type Node interface {
 	Wait(ctx context.Context, w WaitSpec) error
 	// Share says what is relayed, after it has changed what is not nil.
 	Share(ctx context.Context, change ShareChange) (*Share, error)
+	// Prefixes lists the network's prefixes, after it has changed them as an admin.
+	Prefixes(ctx context.Context, change PrefixChange) ([]Prefix, error)
+	// Gateway says who routes what.
+	Gateway(ctx context.Context) (*Gateway, error)
 	// Netcheck measures what the network in front of this host does, with the help of members and of these servers
 	// (HOST:PORT). It takes some seconds.
 	Netcheck(ctx context.Context, servers []string) (*Netcheck, error)

@@ -39,6 +39,17 @@ type Self struct {
 	Waiting string `json:"waiting,omitempty"`
 	// CertificateExpires is when the certificate ends; absent before there is one.
 	CertificateExpires time.Time `json:"certificate_expires,omitzero"`
+	// Bridge is the LAN that this node bridges; absent without --bridge.
+	Bridge *Bridge `json:"bridge,omitempty"`
+}
+
+// Bridge is a node's port to a LAN.
+type Bridge struct {
+	Name      string   `json:"name"`      // of the bridge; "" while the TAP is in none
+	State     string   `json:"state"`     // listening, blocked, forwarding, or alone without a link
+	Segment   string   `json:"segment"`   // names the LAN
+	Forwarder string   `json:"forwarder"` // the member that forwards for it; "": not known
+	Beside    []string `json:"beside"`    // the other members on it
 }
 
 // Endpoint is an address at which this node might be reached.

@@ -45,6 +45,8 @@ type Member struct {
 	Node *record.Node
 	// NodeVersion is the version of Node.
 	NodeVersion record.Version
+	// Groups is which multicast groups it listens to; nil until that is known.
+	Groups *record.Groups
 	// Display is the name to show and to resolve: the certificate's, with a suffix where two members have the same.
 	Display string
 	// Expired says that the certificate's time is over. The member stays (DESIGN.md, decision 5).
@@ -93,6 +95,8 @@ type MergeResult struct {
 	Changed []keys.NodeID
 	// Removed are those of Changed that are members no longer: their sessions and keys must go at once.
 	Removed []keys.NodeID
+	// Stations are the members whose stations changed, each once.
+	Stations []keys.NodeID
 	// Network says that the network's name, prefixes, MTU or settings changed.
 	Network bool
 	// Own says that our own record was signed anew (it is in the delta); the caller persists Epoch.
@@ -134,6 +138,7 @@ type Directory struct {
 	banned  []*keys.Revocation // those that count
 
 	neighbours map[keys.NodeID]*neighbour
+	stations   map[keys.NodeID]*pages
 }
 
 // New returns an empty directory. Members are believed under trust; self is this node.
@@ -147,6 +152,7 @@ func New(trust keys.Trust, self keys.NodeID) *Directory {
 		members:      map[keys.NodeID]*Member{},
 		names:        map[string]keys.NodeID{},
 		neighbours:   map[keys.NodeID]*neighbour{},
+		stations:     map[keys.NodeID]*pages{},
 	}
 }
 

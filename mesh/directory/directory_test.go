@@ -78,6 +78,9 @@ func history(t testing.TB) (*authority, [][]byte) {
 
 // Merge is commutative, associative and idempotent.
 func TestOrderDoesNotMatter(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine, and long under the race detector; the same without it runs too")
+	}
 	a, raws := history(t)
 	now := testNow().Add(4 * time.Hour)
 	reference := New(a.trust, keys.NodeID{1})

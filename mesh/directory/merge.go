@@ -124,6 +124,10 @@ func (m *merging) considerSigned(r *record.Record) bool {
 		m.refuse(r)
 		return false
 	}
+	if !m.withinBudget(r) { // only what is the owner's own counts
+		m.res.Rejected[RejectBudget]++
+		return false
+	}
 	return true
 }
 
@@ -148,6 +152,10 @@ func (m *merging) keep(it *item) {
 		return
 	}
 	m.delta = append(m.delta, it)
+	if r.Key.Type == record.TypeStations {
+		m.keepStations(it)
+		return
+	}
 	m.touched[r.Key.Owner] = true
 	switch r.Key.Type {
 	case record.TypeRevocation:

@@ -23,8 +23,9 @@ type own struct {
 	said     record.Hash    // the record by which we say it
 	version  record.Version // and its version
 	// surpassed says that a record of ours which we do not know is as new as said.
-	surpassed bool
-	jumps     *rate.Limiter // two nodes with one key must not outbid each other without end
+	surpassed  bool
+	saidGroups record.Hash   // the record by which we say what we listen to
+	jumps      *rate.Limiter // two nodes with one key must not outbid each other without end
 }
 
 // Own gives the directory the identity to sign our own records with, and this start's epoch: a counter of starts that the

@@ -37,6 +37,9 @@ func placeOf(k record.Key) uint64 {
 	h.Write([]byte{byte(k.Type)})
 	h.Write(k.Owner[:])
 	h.Write(k.By[:])
+	if k.Type == record.TypeStations {
+		h.Write([]byte{k.Page})
+	}
 	return binary.BigEndian.Uint64(h.Sum(nil))>>2 | uint64(k.Type.Rank())<<62
 }
 

@@ -217,6 +217,9 @@ func TestOneRecordReachesAll(t *testing.T) {
 		{1000, 0.3, 12, 4},
 	} {
 		t.Run(fmt.Sprintf("%d nodes, loss %v", c.nodes, c.loss), func(t *testing.T) {
+			if testing.Short() && c.nodes > 50 {
+				t.Skip("one goroutine, and long under the race detector; the same without it runs too")
+			}
 			a := newAuthority(t)
 			ids, raws := a.population(2)
 			nodes := make([]*Directory, c.nodes)
@@ -246,6 +249,9 @@ func TestOneRecordReachesAll(t *testing.T) {
 }
 
 func TestJoinerLearnsEverything(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine, and long under the race detector; the same without it runs too")
+	}
 	a := newAuthority(t)
 	_, raws := a.population(500)
 	full := a.directory(raws...)

@@ -92,6 +92,9 @@ func (d *Directory) view(owner keys.NodeID) *Member {
 	if it := d.store.items[record.Key{Type: record.TypeNode, Owner: owner}]; it != nil {
 		m.Node, m.NodeVersion = d.outside(it.rec.Node), it.rec.Version
 	}
+	if it := d.store.items[record.Key{Type: record.TypeGroups, Owner: owner}]; it != nil {
+		m.Groups = it.rec.Groups
+	}
 	return m
 }
 
@@ -113,7 +116,7 @@ func (d *Directory) outside(n *record.Node) *record.Node {
 // sameMember compares all but the display name.
 func sameMember(a, b *Member) bool {
 	if !slices.Equal(a.Certificate.Raw, b.Certificate.Raw) || a.NodeVersion != b.NodeVersion || a.Expired != b.Expired ||
-		a.Early != b.Early || (a.Node == nil) != (b.Node == nil) {
+		a.Early != b.Early || a.Groups != b.Groups || (a.Node == nil) != (b.Node == nil) {
 		return false
 	}
 	return a.Node == b.Node || a.Node != nil && a.Node.Equal(*b.Node)

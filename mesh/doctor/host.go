@@ -105,7 +105,7 @@ func checkClock(context.Context, Config) []api.Check {
 	case now.Before(earliestTime()):
 		return one(name, api.CheckFailed, "set this host's clock", "it says %s", now.UTC().Format(time.RFC3339))
 	case known && !synchronised:
-		return one(name, api.CheckWarning, "run chrony, ntpd or systemd-timesyncd; a clock that is wrong by an hour keeps members from knowing each other",
+		return one(name, api.CheckWarning, "run chrony, ntpd or systemd-timesyncd; by a clock that is wrong, invites and certificates end too early or too late",
 			"it says %s, and nobody keeps it right", now.UTC().Format(time.RFC3339))
 	}
 	return ok(name, "%s", now.UTC().Format(time.RFC3339))

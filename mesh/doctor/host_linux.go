@@ -65,14 +65,25 @@ func readNumber(path string) int {
 	return n
 }
 
+// segmentOn is the interface that has the node's addresses: the bridge that the TAP is in, or the TAP.
+func segmentOn(s *api.Status) string {
+	switch {
+	case s == nil:
+		return ""
+	case s.Self.Bridge != nil && s.Self.Bridge.Name != "":
+		return s.Self.Bridge.Name
+	}
+	return s.Self.TAP
+}
+
 func checkIPv6(_ context.Context, cfg Config) []api.Check {
 	const name = "ipv6"
 	const dir = "/proc/sys/net/ipv6/conf/"
 	if _, err := os.Stat(dir); err != nil {
 		return one(name, api.CheckFailed, "boot without ipv6.disable=1", "this kernel has no IPv6, which the mesh's own addresses need")
 	}
-	if cfg.Status != nil && cfg.Status.Self.TAP != "" && readNumber(dir+cfg.Status.Self.TAP+"/disable_ipv6") != 0 {
-		return one(name, api.CheckFailed, "sysctl -w net.ipv6.conf."+cfg.Status.Self.TAP+".disable_ipv6=0", "IPv6 is turned off on %s", cfg.Status.Self.TAP)
+	if on := segmentOn(cfg.Status); on != "" && readNumber(dir+on+"/disable_ipv6") != 0 {
+		return one(name, api.CheckFailed, "sysctl -w net.ipv6.conf."+on+".disable_ipv6=0", "IPv6 is turned off on %s", on)
 	}
 	if cfg.Status == nil && readNumber(dir+"default/disable_ipv6") != 0 {
 		return one(name, api.CheckWarning, "sysctl -w net.ipv6.conf.default.disable_ipv6=0", "IPv6 is turned off on new interfaces; the mesh's own addresses need it")

@@ -195,7 +195,29 @@ func (g *Gossip) GivenUp(id keys.NodeID) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	p := g.table.peers[id.String()]
-	return p != nil && p.joined && !p.up && !p.alive(g.isReachable(id), time.Now())
+	return p != nil && g.givenUp(p, time.Now())
+}
+
+// AllGivenUp are those of whom GivenUp says so: most of the time nobody, and then it makes nothing.
+func (g *Gossip) AllGivenUp() (ids map[keys.NodeID]bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	for _, p := range g.table.peers {
+		if !g.givenUp(p, now) {
+			continue
+		}
+		if ids == nil {
+			ids = map[keys.NodeID]bool{}
+		}
+		ids[p.id] = true
+	}
+	return ids
+}
+
+// givenUp needs mu.
+func (g *Gossip) givenUp(p *peer, now time.Time) bool {
+	return p.joined && !p.up && !p.alive(g.isReachable(p.id), now)
 }
 
 // Reachable sets the function that says whether a member is known to be reachable by better evidence, such as a live

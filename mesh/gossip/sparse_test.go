@@ -67,7 +67,7 @@ func TestSparse(t *testing.T) {
 		took := w.settle(time.Minute)
 		t.Logf("a death is known to all after %v", took)
 		for i, id := range w.ids {
-			if i != 7 && !w.nodes[id].GivenUp(w.ids[7]) {
+			if i != 7 && (!w.nodes[id].GivenUp(w.ids[7]) || !w.nodes[id].AllGivenUp()[w.ids[7]]) {
 				t.Errorf("%x has not given it up", id[:2])
 			}
 		}

@@ -213,6 +213,25 @@ func TestWrongClock(t *testing.T) {
 	}
 }
 
+// TestInviteByWrongClock redeems an invite that holds by its signer's clock, and has ended long ago by the joiner's.
+func TestInviteByWrongClock(t *testing.T) {
+	for _, off := range []time.Duration{25 * time.Hour, 10 * 365 * 24 * time.Hour} {
+		o := newOffice(t)
+		j := NewJoiner(JoinerConfig{
+			Identity: must(keys.NewIdentity())(t), Name: "laptop", Invite: o.invite(t, 1), Root: o.root.Public(), Now: o.now.Add(off),
+		})
+		out, _ := j.Tick(o.now.Add(off))
+		for _, reply := range o.desk.Receive(j.public, out, o.now) {
+			if err := j.Receive(reply, o.now.Add(off)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if j.Result() == nil {
+			t.Fatalf("off by %v: %v", off, j.Err())
+		}
+	}
+}
+
 // TestRace lets 50 joiners race for one invite, through desks that share a log,
 // as when several introducers forward at once.
 func TestRace(t *testing.T) {

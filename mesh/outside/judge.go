@@ -3,6 +3,8 @@ package outside
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -12,17 +14,17 @@ const Patience = 20 * time.Second
 // Facts are what a node knows of where it stands.
 type Facts struct {
 	Now        time.Time
-	V4, V6     netip.Addr   // what it sends from; invalid without a route
-	Addresses  []netip.Addr // of the host, link-local IPv6 not among them
-	Known      bool         // that routes were looked at
-	Members    int          // others that should be there
-	Reached    int          // of them
-	AloneSince time.Time    // since when none is reached; zero while one is
-	By6        int          // members reached over IPv6
-	Dead6      int          // members reached over IPv4 whose IPv6 addresses are silent
-	DNS        string       // why the last names were not resolved; empty: they were
-	Portal     string       // where somebody else answered in a member's place
-	Hours      int          // by which this host's clock differs from most members'
+	V4, V6     netip.Addr      // what it sends from; invalid without a route
+	Addresses  []netip.Addr    // of the host, link-local IPv6 not among them
+	Known      bool            // that routes were looked at
+	Members    int             // others that should be there
+	Reached    int             // of them
+	AloneSince time.Time       // since when none is reached; zero while one is
+	By6        int             // members reached over IPv6
+	Dead6      int             // members reached over IPv4 whose IPv6 addresses are silent
+	DNS        string          // why the last names were not resolved; empty: they were
+	Portal     string          // where somebody else answered in a member's place
+	Clocks     []time.Duration // how far members' clocks are ahead of this host's, of those that are known
 }
 
 // Finding is one thing that is wrong.
@@ -56,10 +58,41 @@ func Judge(f Facts) (list []Finding) {
 	if f.DNS != "" {
 		add("dns-failing", "repair the name servers of this host; addresses that worked last are used meanwhile", "names are not resolved: %s", f.DNS)
 	}
-	if f.Hours != 0 {
-		add("clock-skew", "set this host's clock", "this host's clock differs by about %d h from that of most members", f.Hours)
+	switch ahead := mostAhead(f.Clocks); {
+	case ahead > 0:
+		add("clock-skew", "set this host's clock", "this host's clock is %s behind those of most members", about(ahead))
+	case ahead < 0:
+		add("clock-skew", "set this host's clock", "this host's clock is %s ahead of those of most members", about(-ahead))
 	}
 	return list
+}
+
+// clockTolerance is how far a clock may be off before its user is told.
+const clockTolerance = 5 * time.Minute
+
+// mostAhead is by how much more than half of the clocks are ahead at least, or behind if negative; 0 if they
+// are not by more than what is tolerated.
+func mostAhead(clocks []time.Duration) time.Duration {
+	if len(clocks) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(clocks))
+	switch low, high := sorted[(len(sorted)-1)/2], sorted[len(sorted)/2]; {
+	case low > clockTolerance:
+		return low
+	case high < -clockTolerance:
+		return high
+	}
+	return 0
+}
+
+// about is a duration for people.
+func about(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d > 3*day {
+		return fmt.Sprintf("%d days", d/day)
+	}
+	return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
 }
 
 // onlyLinkLocal reports that no address leads beyond a link; none at all neither does.

@@ -36,9 +36,13 @@ func TestJudge(t *testing.T) {
 		{"IPv6 is dead", func(f *Facts) { f.By6, f.Dead6 = 0, 2 }, []string{"ipv6-broken"}},
 		{"no IPv6 here", func(f *Facts) { f.V6, f.By6, f.Dead6 = netip.Addr{}, 0, 2 }, nil},
 		{"no DNS", func(f *Facts) { f.DNS = "timeout" }, []string{"dns-failing"}},
-		{"the clock", func(f *Facts) { f.Hours = -8760 }, []string{"clock-skew"}},
+		{"the clock is behind", func(f *Facts) { f.Clocks = []time.Duration{time.Hour} }, []string{"clock-skew"}},
+		{"the clock is ahead", func(f *Facts) { f.Clocks = []time.Duration{0, -time.Hour, -2 * time.Hour} }, []string{"clock-skew"}},
+		{"a clock is wrong elsewhere", func(f *Facts) { f.Clocks = []time.Duration{0, time.Hour} }, nil},
+		{"clocks are wrong elsewhere, one each way", func(f *Facts) { f.Clocks = []time.Duration{-time.Hour, time.Hour} }, nil},
+		{"clocks differ a little", func(f *Facts) { f.Clocks = []time.Duration{clockTolerance, clockTolerance} }, nil},
 		{"all at once", func(f *Facts) {
-			f.V4, f.V6, f.DNS, f.Hours = netip.Addr{}, netip.Addr{}, "timeout", 1
+			f.V4, f.V6, f.DNS, f.Clocks = netip.Addr{}, netip.Addr{}, "timeout", []time.Duration{time.Hour}
 		}, []string{"no-route", "dns-failing", "clock-skew"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -55,6 +59,26 @@ func TestJudge(t *testing.T) {
 				t.Errorf("%v, want %v", got, test.want)
 			}
 		})
+	}
+}
+
+func TestClockForPeople(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		time.Hour + 2*time.Second:        "1h0m",
+		-6*time.Minute - time.Second:     "6m",
+		10 * 365 * 24 * time.Hour:        "3650 days",
+		-20 * 365 * 24 * time.Hour:       "7300 days",
+		50*time.Hour + 30*time.Minute:    "50h30m",
+		clockTolerance + time.Nanosecond: "5m",
+	} {
+		list := Judge(Facts{Clocks: []time.Duration{d}})
+		side := " behind those of"
+		if d < 0 {
+			side = " ahead of those of"
+		}
+		if len(list) != 1 || !strings.Contains(list[0].Text, "clock is "+want+side) {
+			t.Errorf("%v: %+v, want %q", d, list, want+side)
+		}
 	}
 }
 

@@ -12,7 +12,7 @@
 // The encoding is deterministic CBOR (RFC 8949, section 4.2.1), arrays throughout:
 //
 //	record      = [type, payload bytes, signature bytes]
-//	payload     = [owner, epoch, counter, body bytes]      node (2), network (3)
+//	payload     = [owner, epoch, counter, body bytes]      node (2), network (3), groups (6)
 //	            = the certificate chain                    certificate (1), without signature
 //	            = the revocation                           revocation (4), without signature
 //	signature   = Ed25519 over "meshd/1/<type>\0" ‖ network id ‖ payload

@@ -9,7 +9,7 @@ import (
 	"meshd/keys/canon"
 )
 
-// Record is a parsed record. Exactly one of Node, Network, Chain and Revocation is set, as Key.Type says. The key's owner and
+// Record is a parsed record. Exactly one of Node, Network, Groups, Chain, Revocation and Stations is set, as Key.Type says. The key's owner and
 // the version of a certificate or revocation are known once VerifyCertificate or VerifyRevocation has succeeded, since
 // only keys reads those. After that a record is immutable.
 type Record struct {
@@ -19,8 +19,10 @@ type Record struct {
 
 	Node       *Node
 	Network    *Network
+	Groups     *Groups
 	Chain      []byte // a certificate chain, for keys.Trust
 	Revocation []byte // for keys
+	Stations   *Stations
 
 	raw       []byte
 	payload   []byte
@@ -69,7 +71,7 @@ func Parse(raw []byte) (*Record, error) {
 
 func (r *Record) parsePayload() error {
 	switch r.Key.Type {
-	case TypeNode, TypeNetwork:
+	case TypeNode, TypeNetwork, TypeGroups, TypeStations:
 		return r.parseSigned()
 	case TypeCertificate, TypeRevocation:
 		if len(r.signature) != 0 {
@@ -96,10 +98,17 @@ func (r *Record) parseSigned() (err error) {
 	if r.Key.Owner.IsZero() {
 		return fmt.Errorf("%w: no owner", ErrInvalid)
 	}
-	if r.Key.Type == TypeNode {
+	switch r.Key.Type {
+	case TypeNode:
 		r.Node, err = parseNode(p.Body)
-	} else {
+	case TypeGroups:
+		r.Groups, err = parseGroups(p.Body)
+	case TypeNetwork:
 		r.Network, err = parseNetwork(p.Body)
+	case TypeStations:
+		if r.Stations, err = parseStations(p.Body); err == nil {
+			r.Key.Page = r.Stations.Page
+		}
 	}
 	return err
 }
@@ -107,7 +116,7 @@ func (r *Record) parseSigned() (err error) {
 // Verify checks that the owner signed the record for the network. The key must be the one that the owner's certificate
 // binds; Verify checks that it is the owner's. Certificates and revocations are judged by keys instead.
 func (r *Record) Verify(network keys.NetworkID, owner keys.Public) error {
-	if r.Node == nil && r.Network == nil {
+	if r.Node == nil && r.Network == nil && r.Groups == nil && r.Stations == nil {
 		return fmt.Errorf("verify %v record: %w", r.Key.Type, errors.ErrUnsupported)
 	}
 	if owner.ID() != r.Key.Owner || !ed25519.Verify(owner.Sign[:], signedBytes(r.Key.Type, network, r.payload), r.signature) {

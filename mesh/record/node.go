@@ -1,7 +1,6 @@
 package record
 
 import (
-	"bytes"
 	"cmp"
 	"fmt"
 	"net/netip"
@@ -15,15 +14,9 @@ import (
 // Bounds of a node record.
 const (
 	MaxEndpoints = 8
-	MaxBindings  = 36
-	MaxIPs       = 8 // of one binding
 	MaxSoftware  = 32
 	MaxContacts  = 3
 )
-
-// maxNodeBody keeps a trimmed node's record within 1,000 bytes: the envelope takes at most 117 (heads, owner, version,
-// signature).
-const maxNodeBody = 880
 
 // EndpointKind says how an endpoint was found.
 type EndpointKind uint8
@@ -60,12 +53,6 @@ type Endpoint struct {
 	Kind EndpointKind
 }
 
-// Binding is a MAC that a member answers for, with the IP addresses known to be there.
-type Binding struct {
-	MAC [6]byte
-	IPs []netip.Addr
-}
-
 // Capabilities are bits that say what a member's software can do. A reader ignores bits that it does not know.
 type Capabilities uint32
 
@@ -75,22 +62,34 @@ const (
 	CapRelay Capabilities = 1 << iota
 	// CapSTUN says that the member answers STUN requests on its port.
 	CapSTUN
+	// CapHosts says that there may be hosts behind the member that nobody has heard: it has plugs, or its TAP is in a bridge.
+	CapHosts
+	_
+	// CapCopies says that the member takes copies of frames for all from whoever has them, and passes them on.
+	CapCopies
+)
+
+// The capabilities of gateways.
+const (
+	// CapGateway says that the member routes between the segment and an uplink, when it has one, and sends beats.
+	CapGateway Capabilities = 1 << (8 + iota)
+	// CapUplink says that it has one.
+	CapUplink
 )
 
 // Node is what a member says of itself.
 type Node struct {
 	Endpoints    []Endpoint
-	Bindings     []Binding
 	Software     string
 	Capabilities Capabilities
 	Contacts     []keys.NodeID // members who reach it where others do not
 }
 
-// Endpoints, bindings and IPs are in ascending order on the wire, so that one statement has one encoding.
+// Endpoints and contacts are in ascending order on the wire, so that one statement has one encoding.
 type wireNode struct {
 	_            struct{} `cbor:",toarray"`
 	Endpoints    []wireEndpoint
-	Bindings     []wireBinding
+	Bindings     []struct{} // empty: where a member's stations once were to be
 	Software     string
 	Capabilities Capabilities
 	Contacts     [][]byte // 16 each
@@ -103,12 +102,6 @@ type wireEndpoint struct {
 	Port uint16
 }
 
-type wireBinding struct {
-	_   struct{} `cbor:",toarray"`
-	MAC [6]byte
-	IPs [][]byte
-}
-
 func parseNode(b []byte) (*Node, error) {
 	var w wireNode
 	if err := canon.Unmarshal(b, &w); err != nil {
@@ -117,6 +110,9 @@ func parseNode(b []byte) (*Node, error) {
 	if w.Endpoints == nil || w.Bindings == nil || w.Contacts == nil {
 		return nil, fmt.Errorf("%w: null list", ErrMalformed)
 	}
+	if len(w.Bindings) > 0 {
+		return nil, fmt.Errorf("%w: %d bindings in a node's record", ErrMalformed, len(w.Bindings))
+	}
 	n := &Node{Software: w.Software, Capabilities: w.Capabilities}
 	for _, e := range w.Endpoints {
 		ip, err := parseIP(e.IP)
@@ -124,20 +120,6 @@ func parseNode(b []byte) (*Node, error) {
 			return nil, err
 		}
 		n.Endpoints = append(n.Endpoints, Endpoint{netip.AddrPortFrom(ip, e.Port), e.Kind})
-	}
-	for _, b := range w.Bindings {
-		if b.IPs == nil {
-			return nil, fmt.Errorf("%w: null list", ErrMalformed)
-		}
-		binding := Binding{MAC: b.MAC}
-		for _, raw := range b.IPs {
-			ip, err := parseIP(raw)
-			if err != nil {
-				return nil, err
-			}
-			binding.IPs = append(binding.IPs, ip)
-		}
-		n.Bindings = append(n.Bindings, binding)
 	}
 	for _, raw := range w.Contacts {
 		if len(raw) != len(keys.NodeID{}) {
@@ -158,7 +140,7 @@ func parseIP(b []byte) (netip.Addr, error) {
 
 func (n Node) wire() wireNode {
 	w := wireNode{
-		Endpoints: make([]wireEndpoint, 0, len(n.Endpoints)), Bindings: make([]wireBinding, 0, len(n.Bindings)),
+		Endpoints: make([]wireEndpoint, 0, len(n.Endpoints)), Bindings: []struct{}{},
 		Software: n.Software, Capabilities: n.Capabilities, Contacts: make([][]byte, 0, len(n.Contacts)),
 	}
 	for _, id := range n.Contacts {
@@ -167,20 +149,13 @@ func (n Node) wire() wireNode {
 	for _, e := range n.Endpoints {
 		w.Endpoints = append(w.Endpoints, wireEndpoint{Kind: e.Kind, IP: e.Addr.Addr().AsSlice(), Port: e.Addr.Port()})
 	}
-	for _, b := range n.Bindings {
-		ips := make([][]byte, 0, len(b.IPs))
-		for _, ip := range b.IPs {
-			ips = append(ips, ip.AsSlice())
-		}
-		w.Bindings = append(w.Bindings, wireBinding{MAC: b.MAC, IPs: ips})
-	}
 	return w
 }
 
 // check holds a node to what any member may say, and to the one order.
 func (n Node) check() error {
-	if len(n.Endpoints) > MaxEndpoints || len(n.Bindings) > MaxBindings || len(n.Contacts) > MaxContacts {
-		return fmt.Errorf("%w: %d endpoints, %d bindings, %d contacts", ErrInvalid, len(n.Endpoints), len(n.Bindings), len(n.Contacts))
+	if len(n.Endpoints) > MaxEndpoints || len(n.Contacts) > MaxContacts {
+		return fmt.Errorf("%w: %d endpoints, %d contacts", ErrInvalid, len(n.Endpoints), len(n.Contacts))
 	}
 	if err := checkText("software", n.Software, MaxSoftware); err != nil {
 		return err
@@ -190,12 +165,7 @@ func (n Node) check() error {
 			return err
 		}
 	}
-	for _, b := range n.Bindings {
-		if err := b.check(); err != nil {
-			return err
-		}
-	}
-	if !ascending(n.Endpoints, compareEndpoint) || !ascending(n.Bindings, compareBinding) || !ascending(n.Contacts, keys.NodeID.Compare) {
+	if !ascending(n.Endpoints, compareEndpoint) || !ascending(n.Contacts, keys.NodeID.Compare) {
 		return fmt.Errorf("%w: out of order or twice", ErrMalformed)
 	}
 	return nil
@@ -219,30 +189,10 @@ func (e Endpoint) Check() error {
 	return nil
 }
 
-func (b Binding) check() error {
-	if b.MAC == [6]byte{} || b.MAC[0]&1 != 0 {
-		return fmt.Errorf("%w: binding of MAC %x", ErrInvalid, b.MAC)
-	}
-	if len(b.IPs) > MaxIPs {
-		return fmt.Errorf("%w: %d addresses at one MAC", ErrInvalid, len(b.IPs))
-	}
-	for _, ip := range b.IPs {
-		if !ip.IsValid() || ip.Zone() != "" || ip.Is4In6() || ip.IsUnspecified() || ip.IsLoopback() || ip.IsMulticast() ||
-			ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
-			return fmt.Errorf("%w: binding of address %v", ErrInvalid, ip)
-		}
-	}
-	if !ascending(b.IPs, netip.Addr.Compare) {
-		return fmt.Errorf("%w: addresses out of order or twice", ErrMalformed)
-	}
-	return nil
-}
-
 // Equal says whether both say the same.
 func (n Node) Equal(o Node) bool {
 	return n.Software == o.Software && n.Capabilities == o.Capabilities && slices.Equal(n.Endpoints, o.Endpoints) &&
-		slices.Equal(n.Contacts, o.Contacts) &&
-		slices.EqualFunc(n.Bindings, o.Bindings, func(a, b Binding) bool { return a.MAC == b.MAC && slices.Equal(a.IPs, b.IPs) })
+		slices.Equal(n.Contacts, o.Contacts)
 }
 
 // Normal returns n in the one order, without duplicates. It shares nothing with n.
@@ -253,60 +203,26 @@ func (n Node) Normal() Node {
 	}
 	slices.SortFunc(n.Endpoints, compareEndpoint)
 	n.Endpoints = slices.CompactFunc(n.Endpoints, func(a, b Endpoint) bool { return a.Addr == b.Addr && (a.Kind == KindTLS) == (b.Kind == KindTLS) })
-	n.Bindings = slices.Clone(n.Bindings)
-	for i, b := range n.Bindings {
-		ips := slices.Clone(b.IPs)
-		for j := range ips {
-			ips[j] = ips[j].Unmap()
-		}
-		slices.SortFunc(ips, netip.Addr.Compare)
-		n.Bindings[i].IPs = slices.Compact(ips)
-	}
 	n.Contacts = slices.Clone(n.Contacts)
 	slices.SortFunc(n.Contacts, keys.NodeID.Compare)
 	n.Contacts = slices.Compact(n.Contacts)
-	slices.SortStableFunc(n.Bindings, compareBinding)
-	n.Bindings = slices.CompactFunc(n.Bindings, func(a, b Binding) bool { return a.MAC == b.MAC })
 	return n
 }
 
-// Trim returns the part of n that a record can hold: without what Check refuses, cut to the bounds, and without the IPs
-// of the last bindings where the whole would be too large (l2 learns those from traffic).
+// Trim returns the part of n that a record can hold: without what Check refuses, and cut to the bounds.
 func (n Node) Trim() Node {
 	n = n.Normal()
 	n.Endpoints = slices.DeleteFunc(n.Endpoints, func(e Endpoint) bool { return e.Check() != nil })
 	n.Endpoints = n.Endpoints[:min(len(n.Endpoints), MaxEndpoints)]
 	n.Contacts = n.Contacts[:min(len(n.Contacts), MaxContacts)]
 	n.Software = printable(n.Software, MaxSoftware)
-	for i := range n.Bindings {
-		b := &n.Bindings[i]
-		b.IPs = slices.DeleteFunc(b.IPs, func(ip netip.Addr) bool { return Binding{b.MAC, []netip.Addr{ip}}.check() != nil })
-		b.IPs = b.IPs[:min(len(b.IPs), MaxIPs)]
-	}
-	n.Bindings = slices.DeleteFunc(n.Bindings, func(b Binding) bool { return b.check() != nil })
-	n.Bindings = n.Bindings[:min(len(n.Bindings), MaxBindings)]
-	for i := len(n.Bindings) - 1; i >= 0 && n.size() > maxNodeBody; i-- {
-		for ips := &n.Bindings[i].IPs; len(*ips) > 0 && n.size() > maxNodeBody; {
-			*ips = (*ips)[:len(*ips)-1]
-		}
-	}
 	return n
-}
-
-func (n Node) size() int {
-	b, err := canon.Marshal(n.wire())
-	if err != nil {
-		return MaxSize + 1
-	}
-	return len(b)
 }
 
 // The kinds that reach furthest sort first, so that Trim keeps them.
 func compareEndpoint(a, b Endpoint) int {
 	return cmp.Or(cmp.Compare(b.Kind, a.Kind), a.Addr.Compare(b.Addr))
 }
-
-func compareBinding(a, b Binding) int { return bytes.Compare(a.MAC[:], b.MAC[:]) }
 
 // ascending says that s is in strictly ascending order: sorted, and nothing twice.
 func ascending[T any](s []T, compare func(a, b T) int) bool {

@@ -34,6 +34,8 @@ const (
 	TypeNode        Type = 2
 	TypeNetwork     Type = 3
 	TypeRevocation  Type = 4
+	TypeStations    Type = 5
+	TypeGroups      Type = 6
 )
 
 // String returns the name that the signature covers.
@@ -47,6 +49,10 @@ func (t Type) String() string {
 		return "network"
 	case TypeRevocation:
 		return "revocation"
+	case TypeGroups:
+		return "groups"
+	case TypeStations:
+		return "stations"
 	}
 	return fmt.Sprintf("type-%d", uint8(t))
 }
@@ -87,14 +93,17 @@ type Key struct {
 	// revoke one member without a conflict, and a signer that turns out to be a thief has overwritten nobody else's
 	// certificates.
 	By keys.NodeID
+	// Page is the number of a page of stations, and zero for other types.
+	Page uint8
 }
 
-// Compare orders keys: revocations first (they are synchronised first), then certificates, networks and nodes.
+// Compare orders keys: revocations first (they are synchronised first), then certificates, networks and the others.
 func (k Key) Compare(o Key) int {
-	return cmp.Or(cmp.Compare(k.Type.Rank(), o.Type.Rank()), compareID(k.Owner, o.Owner), compareID(k.By, o.By))
+	return cmp.Or(cmp.Compare(k.Type.Rank(), o.Type.Rank()), compareID(k.Owner, o.Owner), compareID(k.By, o.By),
+		cmp.Compare(k.Type, o.Type), cmp.Compare(k.Page, o.Page))
 }
 
-// Rank orders types as they are best learnt, from 0: revocations, certificates, networks, nodes.
+// Rank orders types as they are best learnt, from 0: revocations, certificates, networks, all others.
 func (t Type) Rank() int {
 	switch t {
 	case TypeRevocation:

@@ -24,6 +24,8 @@ type Rules struct {
 	tap    string
 	mark   uint32
 	handle *netlink.Handle
+
+	guarded bool // what is marked is dropped before the TAP
 }
 
 // Open puts the TAP into its group and sets up the rules for both families. What an
@@ -33,7 +35,7 @@ func Open(tap string) (*Rules, error) {
 	if err != nil {
 		return nil, fmt.Errorf("keep the underlay out of %q: %w", tap, err)
 	}
-	r := &Rules{tap, Mark(tap), handle}
+	r := &Rules{tap: tap, mark: Mark(tap), handle: handle}
 	if err := errors.Join(r.clear(), r.add()); err != nil {
 		err = errors.Join(err, r.clear())
 		handle.Close()
@@ -48,18 +50,19 @@ func Remove(tap string) error {
 	if err != nil {
 		return fmt.Errorf("remove the routing rules of %q: %w", tap, err)
 	}
-	return (&Rules{tap, Mark(tap), handle}).Close()
+	return (&Rules{tap: tap, mark: Mark(tap), handle: handle}).Close()
 }
 
-// Complete reports whether the rules keep out all that would go by the TAP. In a
-// bridge, what reaches the TAP is not the routing's business.
+// Complete reports whether the rules keep out all that would go by the TAP, or the
+// guard does where the TAP is in a bridge.
 func (r *Rules) Complete() bool {
 	link, err := r.handle.LinkByName(r.tap)
-	return err == nil && link.Attrs().MasterIndex == 0
+	return err == nil && (link.Attrs().MasterIndex == 0 || r.guarded)
 }
 
 // Close takes the rules away.
 func (r *Rules) Close() error {
+	_ = r.guard(false) // without nftables there is none
 	err := r.clear()
 	r.handle.Close()
 	if err != nil {
@@ -131,14 +134,15 @@ func (r *Rules) clear() error {
 }
 
 // Sync copies the routes that those into the TAP hide. It is to be called when the
-// host's routes may have changed.
+// host's routes or bridges may have changed.
 func (r *Rules) Sync() error {
+	unguarded := r.Guard()
 	for _, family := range families() {
 		if err := r.sync(family); err != nil {
 			return fmt.Errorf("copy routes around %q: %w", r.tap, err)
 		}
 	}
-	return nil
+	return unguarded
 }
 
 func (r *Rules) sync(family int) error {

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -187,6 +189,66 @@ func TestKilled(t *testing.T) {
 		}
 		return nothingLeft(t)
 	})
+}
+
+// TestGuard: marked packets are dropped before a TAP that is in a bridge, also after others have flushed the firewall.
+func TestGuard(t *testing.T) {
+	inNamespace(t, func() error {
+		rules, err := Open("mesh0")
+		if err != nil {
+			return err
+		}
+		if out := nft(t, "list", "ruleset"); out != "" {
+			t.Errorf("without a bridge there is %s", out)
+		}
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = "br0"
+		br := &netlink.Bridge{LinkAttrs: attrs}
+		tap, err := netlink.LinkByName("mesh0")
+		if err = errors.Join(err, netlink.LinkAdd(br)); err != nil {
+			return err
+		}
+		if err := netlink.LinkSetMaster(tap, br); err != nil {
+			return err
+		}
+		if rules.Complete() {
+			t.Error("complete before the guard is there")
+		}
+		if err := rules.Sync(); err != nil {
+			return err
+		}
+		first := nft(t, "-a", "list", "ruleset")
+		for _, hand := range []string{"", "flush ruleset", "flush table netdev meshd-mesh0", "delete table netdev meshd-mesh0"} {
+			if hand != "" {
+				nft(t, strings.Fields(hand)...)
+			}
+			if err := rules.Guard(); err != nil {
+				return err
+			}
+			out := nft(t, "-a", "list", "ruleset")
+			if !rules.Complete() || strings.Count(out, "drop #") != 1 || hand == "" && out != first {
+				t.Errorf("after %q: complete %v\n%s", hand, rules.Complete(), out)
+			}
+		}
+		if err := netlink.LinkSetNoMaster(tap); err != nil {
+			return err
+		}
+		if err := rules.Guard(); err != nil {
+			return err
+		}
+		if out := nft(t, "list", "ruleset"); out != "" || !rules.Complete() {
+			t.Errorf("out of the bridge: complete %v, %s", rules.Complete(), out)
+		}
+		return rules.Close()
+	})
+}
+
+func nft(t *testing.T, args ...string) string {
+	out, err := exec.Command("nft", args...).CombinedOutput()
+	if err != nil {
+		t.Errorf("nft %v: %v: %s", args, err, out)
+	}
+	return string(out)
 }
 
 func nothingLeft(t *testing.T) error {

@@ -11,6 +11,9 @@ func Open(string) (*Rules, error) { return &Rules{}, nil }
 // Sync does nothing on this system.
 func (*Rules) Sync() error { return nil }
 
+// Guard does nothing on this system.
+func (*Rules) Guard() error { return nil }
+
 // Complete is false: nothing is kept out.
 func (*Rules) Complete() bool { return false }
 

@@ -7,8 +7,9 @@ const (
 	HeaderLen = 6
 	// MaxPieces is how many pieces a frame may have.
 	MaxPieces = 8
-	// MaxFrame is the largest frame: 9000 bytes, an Ethernet header and two VLAN tags (9018+4).
-	MaxFrame = 9022
+	// MaxFrame is the largest frame, of 9000 bytes, an Ethernet header and two VLAN tags (9018+4), or a copy of
+	// such a frame for all (flood.HeaderLen).
+	MaxFrame = 9022 + 108
 )
 
 // Pieces is the number of packets in which a frame of frameLen bytes crosses a

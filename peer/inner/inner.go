@@ -15,6 +15,8 @@ const (
 	KindFragment Kind = 1 // a piece of one
 	KindBundle   Kind = 2 // reserved
 	KindControl  Kind = 3 // a control datagram
+	KindCopy     Kind = 4 // a copy of a frame for all (package flood)
+	KindCopyPart Kind = 5 // a piece of one
 	KindIP       Kind = 0xff
 )
 
@@ -49,6 +51,10 @@ func (k Kind) String() string {
 		return "bundle"
 	case KindControl:
 		return "control"
+	case KindCopy:
+		return "copy"
+	case KindCopyPart:
+		return "copy-part"
 	case KindIP:
 		return "ip"
 	}
@@ -104,7 +110,7 @@ func Parse(plaintext []byte) (h Header, body []byte, err error) {
 	h = Header{Kind: Kind(plaintext[0] >> 1 & 7), CsumStart: int(plaintext[0]&1)<<8 | int(plaintext[1])}
 	switch h.Kind {
 	case KindFrame, KindFragment:
-	case KindControl:
+	case KindControl, KindCopy, KindCopyPart:
 		if h.CsumStart != 0 {
 			return Header{}, nil, ErrChecksum
 		}

@@ -45,7 +45,7 @@ type Book struct {
 	cfg     Config
 	last    uint64 // key
 	ways    []*entry
-	failed  map[pair]failure // by relay and other end
+	failed  map[served]failure // by relay and other end
 	out     []Message
 	changed bool
 }
@@ -62,6 +62,9 @@ type entry struct {
 	needed  time.Time // asked: last said to be
 }
 
+// served is a pair of this node as a relay may serve it.
+type served struct{ relay, other keys.NodeID }
+
 // failure is how often a relay could not serve a pair in a row, and whether it has
 // lost the pair's data.
 type failure struct {
@@ -71,7 +74,7 @@ type failure struct {
 }
 
 // NewBook makes an empty book.
-func NewBook(cfg Config) *Book { return &Book{cfg: cfg, failed: map[pair]failure{}} }
+func NewBook(cfg Config) *Book { return &Book{cfg: cfg, failed: map[served]failure{}} }
 
 // Take returns what is to be sent, and whether the ways have changed.
 func (b *Book) Take() (out []Message, changed bool) {
@@ -96,13 +99,27 @@ func (b *Book) Ask(through, other keys.NodeID, now time.Time) bool {
 
 // Failed reports whether a relay could not serve a pair lately.
 func (b *Book) Failed(through, other keys.NodeID, now time.Time) bool {
-	return now.Before(b.failed[pair{through, other}].until)
+	return now.Before(b.failed[served{through, other}].until)
 }
 
 // Poor reports whether a relay has lost a pair's data lately: it is better than
 // none, and than nothing else.
 func (b *Book) Poor(through, other keys.NodeID, now time.Time) bool {
-	return now.Before(b.failed[pair{through, other}].poor)
+	return now.Before(b.failed[served{through, other}].poor)
+}
+
+// Forgive has a relay asked again at once that could not serve pairs: there is a new
+// session with it. It returns the other ends of those; that it has lost data is not
+// forgotten.
+func (b *Book) Forgive(through keys.NodeID) (others []keys.NodeID) {
+	for key, f := range b.failed {
+		if key.relay == through {
+			f.until, f.wait = time.Time{}, 0
+			b.failed[key] = f
+			others = append(others, key.other)
+		}
+	}
+	return others
 }
 
 // asked finds the circuit through a relay that we asked for.
@@ -136,9 +153,9 @@ func (b *Book) Avoid(key uint64, bad bool, now time.Time) {
 	for _, e := range b.ways {
 		if e.Key == key {
 			b.fail(e, now)
-			if f := b.failed[pair{e.Relay, e.Other}]; bad {
+			if f := b.failed[served{e.Relay, e.Other}]; bad {
 				f.poor = now.Add(avoidFor)
-				b.failed[pair{e.Relay, e.Other}] = f
+				b.failed[served{e.Relay, e.Other}] = f
 			}
 			b.remove(e, Ended, true)
 			return
@@ -306,7 +323,7 @@ func (b *Book) advance(e *entry, now time.Time) {
 		b.remove(e, Unreachable, true)
 	default:
 		if e.open && now.Sub(e.since) > goodFor && !b.Poor(e.Relay, e.Other, now) {
-			delete(b.failed, pair{e.Relay, e.Other})
+			delete(b.failed, served{e.Relay, e.Other})
 		}
 		b.send(e.Relay, message{kind: kindOpen, ticket: e.ticket, other: e.Other})
 		e.next = now.Add(repeatFirst << min(e.tries, repeatTimes))
@@ -324,7 +341,7 @@ func (b *Book) Forget(id keys.NodeID) {
 }
 
 func (b *Book) fail(e *entry, now time.Time) {
-	key := pair{e.Relay, e.Other}
+	key := served{e.Relay, e.Other}
 	f := b.failed[key]
 	f.wait = min(max(2*f.wait, forgiveAfter), forgiveAtMost)
 	f.until = now.Add(f.wait)

@@ -339,3 +339,37 @@ func FuzzMachines(f *testing.F) {
 		}
 	})
 }
+
+// TestForgiven: a relay that is there anew is asked at once, however often it was not
+// there before; that it lost data counts for as long as it does.
+func TestForgiven(t *testing.T) {
+	m := newMesh(t, 3)
+	m.link(1, 3)
+	m.link(2, 3)
+	book := m.at(1).book
+	for range 6 {
+		book.Ask(id(3), id(2), m.now)
+		m.run(50 * time.Millisecond)
+		book.Avoid(book.Ways()[0].Key, true, m.now)
+		for book.Failed(id(3), id(2), m.now) {
+			m.run(time.Second)
+		}
+	}
+	book.Ask(id(3), id(2), m.now)
+	m.run(50 * time.Millisecond)
+	book.Avoid(book.Ways()[0].Key, true, m.now)
+	if book.Ask(id(3), id(2), m.now) {
+		t.Error("asked again at once")
+	}
+	book.Forgive(id(2))
+	if !book.Failed(id(3), id(2), m.now) {
+		t.Error("forgiven for another's sake")
+	}
+	book.Forgive(id(3))
+	if !book.Poor(id(3), id(2), m.now) {
+		t.Error("its losses are forgotten")
+	}
+	if !book.Ask(id(3), id(2), m.now) {
+		t.Error("not asked")
+	}
+}

@@ -283,6 +283,9 @@ func TestLink(t *testing.T) {
 // Hours in a network that only reorders: nothing is lost, through all rekeys
 // and for members also when both sides rekey at once.
 func TestLinkLosesNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine, and long under the race detector; the same without it runs too")
+	}
 	for name, opts := range linkModes() {
 		for _, interval := range []time.Duration{200 * time.Millisecond, 20 * time.Second} {
 			t.Run(fmt.Sprintf("%s, every %v", name, interval), func(t *testing.T) {
@@ -338,6 +341,9 @@ func TestLinkIdle(t *testing.T) {
 
 // Members meet soon also when a tenth of all packets is lost.
 func TestLinkFirstSessionUnderLoss(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine, and long under the race detector; the same without it runs too")
+	}
 	worst, sum := time.Duration(0), time.Duration(0)
 	const rounds = 500
 	for seed := range uint64(rounds) {

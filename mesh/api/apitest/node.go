@@ -4,6 +4,7 @@ package apitest
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -17,6 +18,8 @@ type Node struct {
 	HostsAnswer    []api.Host
 	RequestsAnswer []api.Request
 	InviteAnswer   string
+	PrefixesAnswer []api.Prefix
+	GatewayAnswer  api.Gateway
 	ShareAnswer    api.Share
 	NetcheckAnswer api.Netcheck
 	// Replies is how many of the pings are answered; the rest is lost.
@@ -190,6 +193,21 @@ func (n *Node) Share(_ context.Context, c api.ShareChange) (*api.Share, error) {
 		s.VolumeBytes = *c.VolumeBytes
 	}
 	return &s, n.note("share")
+}
+
+// Prefixes answers with PrefixesAnswer, changed.
+func (n *Node) Prefixes(_ context.Context, c api.PrefixChange) ([]api.Prefix, error) {
+	list := slices.DeleteFunc(slices.Clone(n.PrefixesAnswer), func(p api.Prefix) bool { return slices.Contains(c.Remove, p.Prefix) })
+	for _, p := range c.Add {
+		list = append(list, api.Prefix{Prefix: p, State: api.PrefixInUse, ValidSeconds: c.Lifetime.Seconds()})
+	}
+	return list, n.note("prefix")
+}
+
+// Gateway answers with GatewayAnswer.
+func (n *Node) Gateway(context.Context) (*api.Gateway, error) {
+	g := n.GatewayAnswer
+	return &g, n.note("gateway")
 }
 
 // Down calls OnDown.

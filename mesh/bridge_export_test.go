@@ -1,0 +1,4 @@
+package mesh
+
+// Bridged is what a host's OpenBridge returns.
+type Bridged = bridged
