@@ -41,8 +41,9 @@ unit:
 	$(GO) test -race -short -timeout 15m -exec 'env GOMAXPROCS=1' $(BUBBLES)
 	$(GO) test -timeout 15m $(LONG)
 
+# Tests that wait most of their time (t.Parallel) do so four at a time, also on two processors.
 integration:
-	$(GO) test -count=1 -timeout 15m -p 1 ./integration/... ./bench/...
+	$(GO) test -count=1 -timeout 25m -p 1 -parallel 4 ./integration/... ./bench/...
 
 fuzz:
 	$(GO) run ./integration/fuzz -time $(FUZZ)

@@ -211,7 +211,10 @@ func TestMemberFloodsControl(t *testing.T) {
 				r := rand.New(rand.NewPCG(1, uint64(kind)))
 				before, goroutines := inUse(), runtime.NumGoroutine()
 				msg := make([]byte, 1100)
-				const frames = 100
+				frames := 100
+				if testing.Short() {
+					frames = 30 // as for crowds
+				}
 				got := passes(a, b, frames, func(int) {
 					for range 50 { // in 5 ms
 						n := 1 + r.IntN(len(msg)-1)

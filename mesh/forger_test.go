@@ -300,7 +300,11 @@ func TestForger(t *testing.T) {
 				for _, r := range s.at {
 					r.TakeCopies(true, 1)
 				}
-				for i := range 500 { // in 10 s
+				rounds := 500 // in 10 s
+				if testing.Short() {
+					rounds = 100 // as for crowds
+				}
+				for i := range rounds {
 					attack(s, i)
 					time.Sleep(20 * time.Millisecond)
 					if i%50 == 49 {

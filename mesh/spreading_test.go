@@ -188,6 +188,9 @@ func (w *world) floods(t *testing.T, nodes []*node, from int, but ...int) {
 // What broadcasts cost is what copies and repair cost: members that broadcast in turns keep
 // some sessions more, and probe no more than when they are idle.
 func TestSpreadingCost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long under the race detector, and TestSpreading has the same under it; this runs without it")
+	}
 	inWorld(t, 1, func(t *testing.T, w *world) {
 		size := crowdSize(t)
 		nodes := w.crowd(size)
