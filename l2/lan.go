@@ -95,10 +95,13 @@ func (s *Switch) Shut(shut bool) {
 		s.relearn(&s.local)
 	}
 	s.mu.Unlock()
-	if !shut {
-		s.announce(&v)
-		s.AskGroups() // nothing of what was said there has been heard
-	}
+}
+
+// Forwards tells the LAN that we forward for it: its switches hear what is behind us now,
+// its hosts are asked for their groups, since nothing of what was said there has been heard.
+func (s *Switch) Forwards() {
+	s.announce(s.view.Load())
+	s.AskGroups()
 }
 
 // maxAnnounced bounds the frames of one announcement.

@@ -48,6 +48,7 @@ func TestShut(t *testing.T) {
 	r.expect("a station of the overlay, seen on the LAN", "!blocked", "", eth(broadcast, host2, 0))
 	r.expect("the same from the overlay", "!blocked", "c", eth(broadcast, host2, 0))
 	r.sw.Shut(false)
+	r.sw.Forwards()
 	r.host.frames = nil // announcements, which TestAnnounce looks at
 	r.expect("the same, open again", "host", "c", eth(broadcast, host2, 0))
 	r.expect("a station that was behind the LAN has moved meanwhile", "host", "a", eth(broadcast, host1, 0))
@@ -143,6 +144,7 @@ func TestAnnounce(t *testing.T) {
 	r.sw.Beside(map[string]bool{"a": true})
 	r.sw.StandIn("a", Here)
 	r.sw.Shut(false)
+	r.sw.Forwards()
 	got := map[station]bool{}
 	for _, f := range r.host.frames {
 		h, ok := ParseHeader(f)

@@ -18,7 +18,7 @@ const (
 	heirFor = 2 * time.Second
 	// relearnFor is how long stations that were forgotten are learned again before the
 	// records say where they are: by then those of others have come.
-	relearnFor = 2 * time.Second
+	relearnFor = time.Second
 	// retryEvery is how often notices have all addresses tried that others hold still.
 	retryEvery = 250 * time.Millisecond
 )

@@ -211,6 +211,9 @@ func (l *lanSide) apply(again bool) {
 	before := l.port
 	l.port = port
 	l.mu.Unlock()
+	if port.state == lanport.Forwarding && before.state != port.state { // alone there is nobody, or a cable plugged in just now
+		l.sw.Forwards()
+	}
 	if port.state != lanport.Listening {
 		l.decide()
 	}

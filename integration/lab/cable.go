@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -244,10 +245,17 @@ func (e *end) setRoute(dst netip.Prefix, via netip.Addr, metric int) error {
 	default:
 		r.Dst = ipNet(netip.PrefixFrom(netip.IPv4Unspecified(), 0))
 	}
-	err := e.ns.link.RouteReplace(r)
-	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOENT) {
-		r.Congctl = "" // a kernel without cubic
+	var err error
+	replaced := func() bool {
 		err = e.ns.link.RouteReplace(r)
+		if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOENT) {
+			r.Congctl = "" // a kernel without cubic
+			err = e.ns.link.RouteReplace(r)
+		}
+		return !errors.Is(err, syscall.EHOSTUNREACH) && !errors.Is(err, syscall.ENETUNREACH) // the link has come up just now
+	}
+	if late := poll(context.Background(), replaced); err == nil {
+		err = late
 	}
 	if err != nil {
 		return fmt.Errorf("route %v via %v in %q: %w", r.Dst, via, e.ns.name, err)
