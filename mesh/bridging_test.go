@@ -222,20 +222,27 @@ func TestTwoBridgeOneLAN(t *testing.T) {
 	})
 }
 
+// firstBridge is a host that bridges its LAN for the first time, in the network of another.
+func (w *world) firstBridge() (h *lanHost, first *node, state string) {
+	w.t.Helper()
+	home := w.up(w.host("198.18.0.1"), "home")
+	home.waitReady(5 * time.Second)
+	invite, err := home.ask().Invite(w.t.Context(), api.InviteOptions{Uses: 1, Expires: time.Hour, Roles: []string{"bridge"}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	h = &lanHost{host: w.host("198.18.0.2"), lan: &wire{}}
+	state = w.t.TempDir() + "/one"
+	first = w.bridging(h, "one", state, invite)
+	first.waitReady(10 * time.Second)
+	return h, first, state
+}
+
 // TestBridgeWithoutAnswer undoes the bridge after 30 s when it has cost the node its
 // members, and tries again once one answers.
 func TestBridgeWithoutAnswer(t *testing.T) {
 	inWorld(t, 17, func(t *testing.T, w *world) {
-		home := w.up(w.host("198.18.0.1"), "home")
-		home.waitReady(5 * time.Second)
-		invite, err := home.ask().Invite(t.Context(), api.InviteOptions{Uses: 1, Expires: time.Hour, Roles: []string{"bridge"}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		h := &lanHost{host: w.host("198.18.0.2"), lan: &wire{}}
-		state := t.TempDir() + "/one"
-		first := w.bridging(h, "one", state, invite)
-		first.waitReady(10 * time.Second)
+		h, first, state := w.firstBridge()
 		time.Sleep(time.Minute)
 		if !h.Link() {
 			t.Fatal("undone although home answers")
@@ -270,16 +277,7 @@ func TestBridgeWithoutAnswer(t *testing.T) {
 // TestBridgeCannotBeUndone has the host refuse for a while: the node says so, tries on, and counts that as one trial.
 func TestBridgeCannotBeUndone(t *testing.T) {
 	inWorld(t, 19, func(t *testing.T, w *world) {
-		home := w.up(w.host("198.18.0.1"), "home")
-		home.waitReady(5 * time.Second)
-		invite, err := home.ask().Invite(t.Context(), api.InviteOptions{Uses: 1, Expires: time.Hour, Roles: []string{"bridge"}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		h := &lanHost{host: w.host("198.18.0.2"), lan: &wire{}}
-		state := t.TempDir() + "/one"
-		first := w.bridging(h, "one", state, invite)
-		first.waitReady(10 * time.Second)
+		h, first, state := w.firstBridge()
 		if err := first.stop(); err != nil {
 			t.Fatal(err)
 		}
