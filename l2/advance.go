@@ -199,7 +199,12 @@ func (s *Switch) put(at *origin, frame []byte) {
 
 // replay sends a frame of a local origin once more.
 func (s *Switch) replay(r replay) {
-	s.viaPlugs(&pump{sw: s, from: r.from, index: s.queues}, []Frame{{Data: r.frame}})
+	p := &pump{sw: s, from: r.from, index: s.queues, replays: true}
+	if r.echo {
+		p.release(r)
+		return
+	}
+	s.viaPlugs(p, []Frame{r.frame})
 }
 
 // forgetPlug drops the stations behind a plug that is gone, and tells everybody: a

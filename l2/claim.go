@@ -148,8 +148,8 @@ func (s *Switch) win(what subject, u *suit, now time.Duration) {
 	if u.frame == nil {
 		return
 	}
-	w.again = append(w.again, replay{u.origin, u.frame, now})
+	w.again = append(w.again, replay{from: u.origin, frame: Frame{Data: u.frame}, at: now})
 	if what.ip.IsValid() { // hosts must hear of it: what the former holder has told others may come late
-		w.again = append(w.again, replay{u.origin, u.frame, now + time.Second})
+		w.again = append(w.again, replay{from: u.origin, frame: Frame{Data: u.frame}, at: now + time.Second})
 	}
 }

@@ -31,6 +31,8 @@ const (
 	blocked
 	looped
 	reasons // how many there are
+
+	later = reasons + 1 // it waits; not counted
 )
 
 func (r reason) String() string {

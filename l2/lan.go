@@ -166,6 +166,7 @@ func (s *Switch) Beside(names map[string]bool) {
 	defer s.mu.Unlock()
 	for name, r := range s.remotes {
 		if r.beside.Swap(names[name]) != names[name] {
+			s.echoes.met.Store(int64(max(s.now(), 1)))
 			s.relearn(&r.origin)
 		}
 	}

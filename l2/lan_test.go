@@ -62,7 +62,7 @@ func TestBeside(t *testing.T) {
 	r.expect("from it over the overlay", "!blocked", "a", eth(broadcast, host2, 0))
 	r.expect("from others", "host", "b", eth(broadcast, host3, 0))
 	r.sw.Beside(nil)
-	r.expect("it has left", "a b c", "", eth(broadcast, host1, 0))
+	r.expect("it has left", "a b c", "", l2frame(broadcast, host1, 1))
 	r.expect("and is heard again", "host", "a", eth(broadcast, macOfA, 0))
 }
 

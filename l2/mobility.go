@@ -3,6 +3,7 @@ package l2
 import (
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -63,14 +64,15 @@ type trial struct {
 
 // disputes are the claims that are under way, and what remains of former ones.
 type disputes struct {
-	trials map[subject]*trial
-	suits  map[subject]*suit
-	kept   map[refusal]time.Duration
-	moves  map[station][]time.Duration
-	alarms map[alarmKey]time.Duration
-	joined map[joint]time.Duration
-	again  []replay
-	aged   time.Duration
+	trials     map[subject]*trial
+	suits      map[subject]*suit
+	kept       map[refusal]time.Duration
+	moves      map[station][]time.Duration
+	alarms     map[alarmKey]time.Duration
+	joined     map[joint]time.Duration
+	lastJoined atomic.Int64 // when the last of them was
+	again      []replay
+	aged       time.Duration
 }
 
 // refusal is who was told to leave what alone.
@@ -95,8 +97,9 @@ type alarmKey struct {
 // replay is a frame to be sent once more.
 type replay struct {
 	from  *origin
-	frame []byte
+	frame Frame
 	at    time.Duration
+	echo  bool // it may have come round
 }
 
 func newDisputes() disputes {
@@ -159,6 +162,7 @@ func (w *whereabouts) joins(r *RemotePort, vlan uint16, now time.Duration) {
 		clear(w.joined)
 	}
 	w.joined[joint{r, vlan}] = now
+	w.lastJoined.Store(int64(max(now, 1)))
 }
 
 // loop says whether our side and that of r are one LAN in a VLAN: a station that is heard

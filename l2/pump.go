@@ -85,16 +85,17 @@ func queuesOf(dev Device) int {
 // pump takes frames from one of the device's queues, or from a plug, to the remotes
 // and the other local origins. Its goroutine owns it.
 type pump struct {
-	sw    *Switch
-	from  *origin
-	index int      // of the queue; plugs have the one after the last
-	round uint64   // number of the batch
-	dirty []Port   // sent to in this batch
-	to    []target // of the frame in hand
-	here  []Device // likewise, of the local origins
-	cut   offload.Cutter
-	one   [1]Frame // what deliver writes
-	inner bool     // what it sends is this node's own: the device gets it as well
+	sw      *Switch
+	from    *origin
+	index   int      // of the queue; plugs have the one after the last
+	round   uint64   // number of the batch
+	dirty   []Port   // sent to in this batch
+	to      []target // of the frame in hand
+	here    []Device // likewise, of the local origins
+	cut     offload.Cutter
+	one     [1]Frame // what deliver writes
+	inner   bool     // what it sends is this node's own: the device gets it as well
+	replays bool     // what it sends was here before
 }
 
 // target is where a frame goes.
@@ -114,7 +115,9 @@ func (p *pump) batch(frames []Frame) {
 	v, now := p.sw.view.Load(), p.sw.now()
 	for _, frame := range frames {
 		if why := p.forward(v, frame, now); why != passed {
-			p.sw.fromDevice.drop(why)
+			if why != later {
+				p.sw.fromDevice.drop(why)
+			}
 			continue
 		}
 		p.sw.fromDevice.forwarded(len(frame.Data))
@@ -208,6 +211,10 @@ func (p *pump) flood(v *view, f Frame, h Header, now time.Duration) reason {
 	}
 	if g.reach != toAll && !g.control && len(p.to)+len(p.here) == 0 {
 		return noListener
+	}
+	if p.mayRound(v, f, h, now) {
+		p.drop()
+		return later
 	}
 	if p.spread(h.VLAN) && g.known && !s.takeBUM(now) {
 		p.drop() // a group with many listeners is limited like a broadcast

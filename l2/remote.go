@@ -143,7 +143,7 @@ func (r *RemotePort) judge(v *view, frame []byte) (to *origin, why reason) {
 		if !v.own.mayUse(h.VLAN) {
 			return nil, vlanDenied // who passes copies on may not know it yet
 		}
-		if r.loops(v, h.Src) || s.hosts.loops(stationOf(h.VLAN, h.Src), r.now) {
+		if r.loops(v, h.Src) || s.joinedWith(r, h.VLAN, r.now) || s.hosts.loops(stationOf(h.VLAN, h.Src), r.now) {
 			return nil, looped
 		}
 		if !r.takeFlood(h, frame) {

@@ -92,6 +92,9 @@ func (r *rig) send(from string, frame []byte) string {
 	var got []string
 	collect := func(name string, d *tape) {
 		for _, f := range d.frames {
+			if from == "" && d == r.host && bytes.HasPrefix(f, lanGroup[:]) {
+				continue // a hail, for the frame was sent before
+			}
 			if !bytes.Equal(f, frame) {
 				r.t.Fatalf("%s received\n%x, sent was\n%x", name, f, frame)
 			}

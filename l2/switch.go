@@ -38,6 +38,7 @@ type Switch struct {
 	observed   bucket // likewise, of what Observe is called with
 
 	groups groups
+	echoes echoes
 
 	mu      sync.Mutex             // serialises changes of what follows and of view
 	remotes map[string]*RemotePort // by name
@@ -141,6 +142,7 @@ func NewSwitch(cfg Config) *Switch {
 	}
 	s.batches.New = func() any { return &offload.Merger{Features: offloads} }
 	s.whole.New = func() any { return &offload.Merger{Features: offload.None} }
+	s.echoes.init()
 	s.local.share = new(share)
 	s.SetOwn(Allow{MAC: cfg.MAC, Bridge: cfg.Bridge, MaxMACs: cfg.MaxMACs})
 	return s
