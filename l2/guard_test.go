@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/gopacket/gopacket/layers"
+
+	"meshd/l2/l2test/frames"
 )
 
 var (
@@ -16,14 +18,21 @@ var (
 )
 
 // from returns frame with another Ethernet source.
-func from(src MAC, frame []byte) []byte {
-	out := append([]byte(nil), frame...)
-	copy(out[6:], src[:])
-	return out
-}
+func from(src MAC, frame []byte) []byte { return frames.From(src[:], frame) }
 
 // speaking returns an ARP frame of a host about itself.
-func speaking(mac MAC, ip string) []byte { return from(mac, arp(mac[:], ip, 1)) }
+func speaking(mac MAC, ip string) []byte { return frames.Speaking(mac[:], ip) }
+
+// attacks are those that mallory can try in the segment that guarded makes.
+func attacks() map[string][]byte {
+	hw := func(mac MAC) net.HardwareAddr { return mac[:] }
+	return frames.Cast{
+		Thief: snoopSrc, Own: hw(ownMAC), OwnHost: hw(host1), Member: hw(macOfB), MembersHost: hw(victimHost),
+		Router: hw(MAC{2, 0, 0, 0, 0, 0xc}), RoutersHost: hw(host2),
+		Own4: "10.0.0.255", OwnHost4: "10.0.0.50", Member4: "10.0.0.11", MembersHost4: "10.0.0.27", Router4: "10.0.0.1",
+		Own6: "fd00::ff", Member6: victim6.String(), Free6: "fd00::77",
+	}.Attacks()
+}
 
 // guarded is a segment with a member of no role, a victim and a router.
 func guarded(t testing.TB) *rig {
@@ -42,62 +51,6 @@ func guarded(t testing.TB) *rig {
 		}
 	}
 	return r
-}
-
-// attacks are frames that a member without roles sends to take over others' places.
-func attacks() map[string][]byte {
-	return map[string][]byte{
-		"source of a member":                   eth(broadcast, macOfB, 0),
-		"source of this node":                  eth(broadcast, ownMAC, 0),
-		"source of a host behind another":      eth(broadcast, victimHost, 0),
-		"source of a host behind this node":    eth(broadcast, host1, 0),
-		"source of the router's host":          eth(broadcast, host2, 0),
-		"source a group":                       eth(broadcast, MAC{3, 0, 0, 0, 0, 1}, 0),
-		"source zero":                          eth(broadcast, MAC{}, 0),
-		"arp: a member's address":              arp(snoopSrc, "10.0.0.11", 1),
-		"arp: a member's address, reply":       arp(snoopSrc, "10.0.0.11", 2),
-		"arp: a member's host's address":       arp(snoopSrc, "10.0.0.27", 2),
-		"arp: this node's address":             arp(snoopSrc, "10.0.0.255", 2),
-		"arp: this node's host's address":      arp(snoopSrc, "10.0.0.50", 2),
-		"arp: the gateway's address":           arp(snoopSrc, "10.0.0.1", 2),
-		"arp: for another MAC":                 arp(snoopElse, "10.0.0.9", 2),
-		"arp: for a victim's MAC":              arp(victimHost[:], "10.0.0.27", 2),
-		"arp: of IEEE 802":                     edit(arp(snoopSrc, "10.0.0.11", 2), 15, 6),
-		"arp: in snap":                         snap(arp(snoopSrc, "10.0.0.11", 2)),
-		"arp: behind three tags":               tagged(tagged(tagged(arp(snoopSrc, "10.0.0.11", 2), 0x81), 0x81), 0x81),
-		"nd: advertises a member's address":    advertisement(victim6.String(), snoopSrc),
-		"nd: advertises this node's address":   advertisement("fd00::ff", snoopSrc),
-		"nd: advertises a link-local address":  advertisement(linkLocal(macOfB).String(), snoopSrc),
-		"nd: solicits from a member's address": solicitation(victim6.String(), snoopSrc),
-		"nd: for another MAC":                  advertisement("fd00::77", snoopElse),
-		"nd: behind options":                   extended(advertisement(victim6.String(), snoopSrc), nextDstOpts, 1),
-		"nd: behind hop-by-hop options":        extended(advertisement(victim6.String(), snoopSrc), nextHopByHop, 2),
-		"nd: in fragments":                     extended(advertisement(victim6.String(), snoopSrc), nextFragment, 1),
-		"nd: in snap":                          snap(advertisement(victim6.String(), snoopSrc)),
-		"nd: routed here":                      edit(advertisement("fd00::77", snoopSrc), 21, 64),
-		"router advertisement":                 routerAdvertisement("fe80::7", snoopSrc),
-		"router advertisement, no option":      nd("fe80::7", ndRouterAdvertisement, &layers.ICMPv6RouterAdvertisement{RouterLifetime: 1800}),
-		"router advertisement, as the router":  routerAdvertisement(linkLocal(MAC{2, 0, 0, 0, 0, 0xc}).String(), snoopSrc),
-		"router advertisement behind options":  extended(routerAdvertisement("fe80::7", snoopSrc), nextDstOpts, 1),
-		"router advertisement in fragments":    extended(routerAdvertisement("fe80::7", snoopSrc), nextFragment, 1),
-		"router advertisement behind a tag":    tagged(routerAdvertisement("fe80::7", snoopSrc), 0x81),
-		"router advertisement in snap":         snap(routerAdvertisement("fe80::7", snoopSrc)),
-		"redirect":                             redirect(),
-		"IPv4 redirect":                        icmp4(5),
-		"IPv4 router advertisement":            icmp4(9),
-		"dhcp offer":                           udp(false, 67, 68, bootReply, 1, 6, 0),
-		"dhcp offer in fragments":              fragmented(udp(false, 67, 68, bootReply, 1, 6, 0), 0),
-		"dhcp offer in tiny fragments":         fragmented(udp(false, 67, 68), 0),
-		"dhcp offer to a relay":                udp(false, 67, 67, bootReply, 1, 6, 0),
-		"dhcpv6 reply":                         udp(true, 547, 546, 7, 0, 0, 1),
-		"dhcpv6 reply behind options":          extended(udp(true, 547, 546, 7, 0, 0, 1), nextDstOpts, 1),
-		"spanning tree":                        from(macOfMallory, eth(MAC{1, 0x80, 0xc2, 0, 0, 0}, macOfMallory, 0)),
-		"spanning tree, to all":                raw("ffffffffffff 020000000001 0026 424203 0000"),
-		"Cisco's spanning tree":                eth(MAC{1, 0, 0x0c, 0xcc, 0xcc, 0xcd}, macOfMallory, 0),
-		"LLDP to all":                          raw("ffffffffffff 020000000001 88cc 0001"),
-		"pause to a host":                      raw(toUnicast + "8808 0001"),
-		"a whole header missing":               raw("ffffffffffff 0200"),
-	}
 }
 
 // TestAttacksAreRefused sends each frame a thousand times: nothing of it leaves the switch.

@@ -6,72 +6,20 @@ import (
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
+
+	"meshd/l2/l2test/frames"
 )
 
+// The frames that hosts send, and some that they should not.
 var (
-	snoopSrc  = net.HardwareAddr{2, 0, 0, 0, 0, 1}
-	snoopElse = net.HardwareAddr{2, 0, 0, 0, 0, 9}
+	snoopSrc, snoopElse = frames.Source, frames.Elsewhere
+
+	arp, nd, serialize, option, edit = frames.ARP, frames.ND, frames.Serialize, frames.Option, frames.Edit
+	extended, tagged, snap           = frames.Extended, frames.Tagged, frames.SNAP
+	udp, fragmented, icmp4           = frames.UDP, frames.Fragmented, frames.ICMPv4
+	solicitation, advertisement      = frames.Solicitation, frames.Advertisement
+	routerAdvertisement, redirect    = frames.RouterAdvertisement, frames.Redirect
 )
-
-// arp makes an ARP frame whose sender is mac at ip.
-func arp(mac net.HardwareAddr, ip string, op uint16) []byte {
-	return serialize(
-		&layers.Ethernet{SrcMAC: snoopSrc, DstMAC: layers.EthernetBroadcast, EthernetType: layers.EthernetTypeARP},
-		&layers.ARP{
-			AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4, HwAddressSize: 6, ProtAddressSize: 4, Operation: op,
-			SourceHwAddress: mac, SourceProtAddress: net.ParseIP(ip).To4(), DstHwAddress: make([]byte, 6), DstProtAddress: []byte{10, 0, 0, 9},
-		})
-}
-
-// nd makes a neighbour discovery frame from src with the given body.
-func nd(src string, kind uint8, body gopacket.SerializableLayer) []byte {
-	ip := &layers.IPv6{Version: 6, HopLimit: 255, NextHeader: layers.IPProtocolICMPv6, SrcIP: net.ParseIP(src), DstIP: net.ParseIP("ff02::1")}
-	icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(kind, 0)}
-	if err := icmp.SetNetworkLayerForChecksum(ip); err != nil {
-		panic(err)
-	}
-	return serialize(&layers.Ethernet{SrcMAC: snoopSrc, DstMAC: net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}, EthernetType: layers.EthernetTypeIPv6}, ip, icmp, body)
-}
-
-func serialize(layer ...gopacket.SerializableLayer) []byte {
-	buf := gopacket.NewSerializeBuffer()
-	if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, layer...); err != nil {
-		panic(err)
-	}
-	return buf.Bytes()
-}
-
-func option(kind layers.ICMPv6Opt, mac net.HardwareAddr) layers.ICMPv6Options {
-	return layers.ICMPv6Options{{Type: kind, Data: mac}}
-}
-
-// edit returns frame with its byte at i set to v.
-func edit(frame []byte, i int, v byte) []byte {
-	frame[i] = v
-	return frame
-}
-
-// extended puts extension headers of 8 bytes, all of kind, between the IPv6 header of
-// an untagged frame and what follows.
-func extended(frame []byte, kind byte, count int) []byte {
-	out := append([]byte(nil), frame[:54]...)
-	next := out[20]
-	if count > 0 {
-		out[20] = kind
-	}
-	for i := range count {
-		header := make([]byte, 8)
-		header[0] = kind
-		if i == count-1 {
-			header[0] = next
-		}
-		out = append(out, header...)
-	}
-	out = append(out, frame[54:]...)
-	size := len(out) - 54
-	out[18], out[19] = byte(size>>8), byte(size)
-	return out
-}
 
 // text is a finding as the tables write it.
 func (f finding) text() string {
@@ -90,67 +38,11 @@ func (f finding) text() string {
 	return ""
 }
 
-func tagged(frame []byte, tpid byte) []byte {
-	return append(append(append([]byte(nil), frame[:12]...), tpid, map[byte]byte{0x81: 0, 0x88: 0xa8}[tpid], 0, 7), frame[12:]...)
-}
-
-// snap puts what a frame carries behind an 802.2 SNAP header of RFC 1042.
-func snap(frame []byte) []byte {
-	size := len(frame) - headerLen + 8
-	out := append(append([]byte(nil), frame[:12]...), byte(size>>8), byte(size), 0xaa, 0xaa, 3, 0, 0, 0)
-	return append(out, frame[12:]...)
-}
-
-// udp makes a frame with one UDP datagram in it.
-func udp(v6 bool, from, to uint16, payload ...byte) []byte {
-	eth := &layers.Ethernet{SrcMAC: snoopSrc, DstMAC: layers.EthernetBroadcast, EthernetType: layers.EthernetTypeIPv4}
-	u := &layers.UDP{SrcPort: layers.UDPPort(from), DstPort: layers.UDPPort(to)}
-	if v6 {
-		eth.EthernetType = layers.EthernetTypeIPv6
-		ip := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: layers.IPProtocolUDP, SrcIP: net.ParseIP("fe80::7"), DstIP: net.ParseIP("fe80::8")}
-		_ = u.SetNetworkLayerForChecksum(ip)
-		return serialize(eth, ip, u, gopacket.Payload(payload))
-	}
-	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolUDP, SrcIP: net.IP{10, 0, 0, 1}, DstIP: net.IP{255, 255, 255, 255}}
-	_ = u.SetNetworkLayerForChecksum(ip)
-	return serialize(eth, ip, u, gopacket.Payload(payload))
-}
-
-// fragmented says in an IPv4 header that more fragments follow, or that this is a later one.
-func fragmented(frame []byte, offset byte) []byte {
-	return edit(edit(append([]byte(nil), frame...), 20, 0x20), 21, offset)
-}
-
 // cutIP ends an IPv6 frame after size bytes of payload.
 func cutIP(frame []byte, size int) []byte {
 	out := append([]byte(nil), frame[:54+size]...)
 	out[18], out[19] = byte(size>>8), byte(size)
 	return out
-}
-
-func icmp4(kind uint8) []byte {
-	return serialize(
-		&layers.Ethernet{SrcMAC: snoopSrc, DstMAC: layers.EthernetBroadcast, EthernetType: layers.EthernetTypeIPv4},
-		&layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolICMPv4, SrcIP: net.IP{10, 0, 0, 1}, DstIP: net.IP{10, 0, 0, 2}},
-		&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(kind, 0)}, gopacket.Payload(make([]byte, 28)))
-}
-
-func solicitation(src string, mac net.HardwareAddr) []byte {
-	return nd(src, ndNeighborSolicitation, &layers.ICMPv6NeighborSolicitation{TargetAddress: net.ParseIP("fd00::9"), Options: option(layers.ICMPv6OptSourceAddress, mac)})
-}
-
-func advertisement(target string, mac net.HardwareAddr) []byte {
-	return nd("fe80::1", ndNeighborAdvertisement, &layers.ICMPv6NeighborAdvertisement{TargetAddress: net.ParseIP(target), Options: option(layers.ICMPv6OptTargetAddress, mac)})
-}
-
-func routerAdvertisement(src string, mac net.HardwareAddr) []byte {
-	return nd(src, ndRouterAdvertisement, &layers.ICMPv6RouterAdvertisement{Options: option(layers.ICMPv6OptSourceAddress, mac)})
-}
-
-func redirect() []byte {
-	return nd("fe80::7", ndRedirect, &layers.ICMPv6Redirect{
-		TargetAddress: net.ParseIP("fe80::8"), DestinationAddress: net.ParseIP("fd01::1"), Options: option(layers.ICMPv6OptTargetAddress, snoopElse),
-	})
 }
 
 func TestInspect(t *testing.T) {
