@@ -14,11 +14,11 @@ import (
 var (
 	snoopSrc, snoopElse = frames.Source, frames.Elsewhere
 
-	arp, nd, serialize, option, edit = frames.ARP, frames.ND, frames.Serialize, frames.Option, frames.Edit
-	extended, tagged, snap           = frames.Extended, frames.Tagged, frames.SNAP
-	udp, fragmented, icmp4           = frames.UDP, frames.Fragmented, frames.ICMPv4
-	solicitation, advertisement      = frames.Solicitation, frames.Advertisement
-	routerAdvertisement, redirect    = frames.RouterAdvertisement, frames.Redirect
+	arp, nd, option, edit         = frames.ARP, frames.ND, frames.Option, frames.Edit
+	extended, tagged, snap        = frames.Extended, frames.Tagged, frames.SNAP
+	udp, fragmented, icmp4        = frames.UDP, frames.Fragmented, frames.ICMPv4
+	solicitation, advertisement   = frames.Solicitation, frames.Advertisement
+	routerAdvertisement, redirect = frames.RouterAdvertisement, frames.Redirect
 )
 
 // text is a finding as the tables write it.
