@@ -111,6 +111,9 @@ func (n *Node) reconcile(now time.Time) {
 		return
 	}
 	news := len(s.changed) > 0
+	for _, a := range n.arrivals.take() {
+		n.met(a.result, a.at)
+	}
 	n.publish(now)
 	n.publishGroups(now)
 	n.reconcileMembers(now)
@@ -157,7 +160,7 @@ func (n *Node) reconcileMembers(now time.Time) {
 		n.tellLife()
 		n.keepOwn()
 	}
-	for _, id := range n.news.take() {
+	for id := range n.news.take() {
 		if m := s.members[id]; m != nil {
 			n.watchSession(id, m, now)
 		}

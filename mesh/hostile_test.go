@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"path/filepath"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"meshd/mesh/record"
 	"meshd/nat-traversal"
 	"meshd/peer"
+	"meshd/peer/hello"
 	"meshd/peer/udp"
 	"meshd/peer/udp/udptest"
 )
@@ -187,5 +189,33 @@ func TestMayNotJoin(t *testing.T) {
 	thief.Probe = n.identity.Public().Probe
 	if !n.mayNotJoin(thief) {
 		t.Error("a thief of our probe key may join")
+	}
+}
+
+// TestMetAlthoughBusy has a node meet members while its control goroutine has more to do than it has
+// room for: they know that they have met, and do not say so again.
+func TestMetAlthoughBusy(t *testing.T) {
+	n := founder(t)
+	for n.post(func() {}) {
+	}
+	const members = 3 * maxFromStranger
+	for i := range members {
+		id, err := keys.NewIdentity()
+		if err != nil {
+			t.Fatal(err)
+		}
+		chain, err := n.state.signer.Issue(id.Public(), fmt.Sprintf("member-%d", i), keys.Roles{"member"}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		certificate, err := n.state.membership.trust().Verify(chain, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.Met(&hello.Result{Remote: id.Public(), Certificate: certificate}, netip.MustParseAddrPort("198.18.0.2:51830"))
+	}
+	n.reconcile(time.Now())
+	if got := len(n.state.members); got != members {
+		t.Errorf("%d of %d that were met are members here", got, members)
 	}
 }

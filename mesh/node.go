@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -61,23 +60,24 @@ type Node struct {
 	streams  streams
 	started  time.Time
 
-	tasks   chan func()
-	inbox   inbox
-	chain   atomic.Pointer[[]byte]             // our certificate, for hellos
-	banned  atomic.Pointer[[]*keys.Revocation] // those that count, for hellos
-	asked   atomic.Pointer[[]netip.AddrPort]   // STUN servers: nobody else answers
-	kick    chan struct{}                      // reconcile soon
-	news    news                               // remotes whose sessions have come or gone
-	ended   chan struct{}                      // closed when the control goroutine is gone
-	dropped atomic.Uint64                      // tasks that found no place
-	founded bool                               // by this process
-	failed  bool                               // it ended before it was ready
-	ready   atomic.Bool
-	leaving atomic.Bool // for good: the state goes with the process
-	pings   pinger
-	eventMu sync.Mutex       // events are told one at a time
-	stun    []netip.AddrPort // of --stun, resolved
-	mapper  *portmap.Mapper  // nil: routers are not asked
+	tasks    chan func()
+	inbox    inbox
+	chain    atomic.Pointer[[]byte]             // our certificate, for hellos
+	banned   atomic.Pointer[[]*keys.Revocation] // those that count, for hellos
+	asked    atomic.Pointer[[]netip.AddrPort]   // STUN servers: nobody else answers
+	kick     chan struct{}                      // reconcile soon
+	news     latest[struct{}]                   // remotes whose sessions have come or gone
+	arrivals latest[arrival]
+	ended    chan struct{} // closed when the control goroutine is gone
+	dropped  atomic.Uint64 // tasks that found no place
+	founded  bool          // by this process
+	failed   bool          // it ended before it was ready
+	ready    atomic.Bool
+	leaving  atomic.Bool // for good: the state goes with the process
+	pings    pinger
+	eventMu  sync.Mutex       // events are told one at a time
+	stun     []netip.AddrPort // of --stun, resolved
+	mapper   *portmap.Mapper  // nil: routers are not asked
 
 	around       surroundings
 	linksChanged chan struct{} // for discovery
@@ -267,36 +267,48 @@ func (n *Node) wake() {
 
 // Met implements peer.Observer.
 func (n *Node) Met(result *hello.Result, at netip.AddrPort) {
+	if result.Certificate != nil { // it knows that we have met, and does not say hello again
+		n.arrivals.put(result.Remote.ID(), arrival{result, at})
+		n.wake()
+		return
+	}
 	n.postStranger(func() { n.met(result, at) })
 }
 
 // Changed implements peer.Observer.
 func (n *Node) Changed(r *peer.Remote) {
-	n.news.add(r.ID)
+	n.news.put(r.ID, struct{}{})
 	n.wake()
 }
 
-// news collects whom the control goroutine has to look at.
-type news struct {
-	mu  sync.Mutex
-	ids map[keys.NodeID]struct{}
+// latest collects what the control goroutine has to look at, the last of each remote: unlike a
+// task it always finds room.
+type latest[T any] struct {
+	mu sync.Mutex
+	of map[keys.NodeID]T
 }
 
-func (w *news) add(id keys.NodeID) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.ids == nil {
-		w.ids = map[keys.NodeID]struct{}{}
+func (l *latest[T]) put(id keys.NodeID, v T) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.of == nil {
+		l.of = map[keys.NodeID]T{}
 	}
-	w.ids[id] = struct{}{}
+	l.of[id] = v
 }
 
-func (w *news) take() []keys.NodeID {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	ids := slices.Collect(maps.Keys(w.ids))
-	w.ids = nil
-	return ids
+func (l *latest[T]) take() map[keys.NodeID]T {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	of := l.of
+	l.of = nil
+	return of
+}
+
+// arrival is a member that a hello has met, and where.
+type arrival struct {
+	result *hello.Result
+	at     netip.AddrPort
 }
 
 // STUN implements peer.Observer.
