@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
@@ -41,7 +42,24 @@ func enter(t *testing.T) {
 		ip(t, line)
 	}
 	for _, name := range []string{"eth0", "far", "mesh0"} {
-		awaitUse(index(t, name))
+		waitInUse(t, name)
+	}
+}
+
+// waitInUse waits until no address of a link is tentative: the kernel may take more than two seconds for that.
+func waitInUse(t *testing.T, name string) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; awaitUse(index(t, name)) {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if inUse(link) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s: its addresses are not in use", name)
+		}
 	}
 }
 
@@ -190,7 +208,7 @@ func TestExistingBridge(t *testing.T) {
 	ip(t, "link set br0 address 02:00:00:00:00:99 up")
 	ip(t, "addr add 198.51.100.1/24 dev br0")
 	for _, name := range []string{"br0", "d0", "d1"} {
-		awaitUse(index(t, name))
+		waitInUse(t, name)
 	}
 	before := settings(t)
 	b, _ := open(t, "br0")
