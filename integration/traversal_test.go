@@ -158,9 +158,12 @@ func TestPortMapping(t *testing.T) {
 				}
 				ways = append(ways, pinhole)
 			}
-			if text := "protocol=" + test.name; !strings.Contains(nas.Output(), text) {
-				t.Errorf("the node does not say %q", text)
-			}
+			w.eventually(5*time.Second, "the node says how", func() error { // after status shows it
+				if text := "protocol=" + test.name; !strings.Contains(nas.Output(), text) {
+					return fmt.Errorf("it does not say %q", text)
+				}
+				return nil
+			})
 			for _, at := range ways {
 				name := "stranger4"
 				if at.Addr().Is6() {

@@ -252,7 +252,14 @@ func (e *end) setRoute(dst netip.Prefix, via netip.Addr, metric int) error {
 			r.Congctl = "" // a kernel without cubic
 			err = e.ns.link.RouteReplace(r)
 		}
-		return !errors.Is(err, syscall.EHOSTUNREACH) && !errors.Is(err, syscall.ENETUNREACH) // the link has come up just now
+		if !errors.Is(err, syscall.EHOSTUNREACH) && !errors.Is(err, syscall.ENETUNREACH) {
+			return true
+		}
+		if link, lookErr := e.ns.link.LinkByIndex(e.index); lookErr == nil && link.Attrs().MasterIndex != 0 {
+			err = nil // the addresses are on a bridge now, and the routes are for who has put them there
+			return true
+		}
+		return false // the link has come up just now
 	}
 	if late := poll(context.Background(), replaced); err == nil {
 		err = late
