@@ -16,11 +16,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fxamacker/cbor/v2"
-
 	"meshd/integration/lab"
-	"meshd/keys"
 	"meshd/l2/l2test/frames"
+	"meshd/mesh/meshtest"
 	"meshd/peer"
 	"meshd/peer/hello"
 	"meshd/peer/udp"
@@ -44,25 +42,15 @@ func (w *world) turn(n *lab.Node) *thief {
 	w.Helper()
 	th := &thief{world: w, mac: w.macOfLink(n.Host, "mesh0")}
 	w.must(n.Terminate())
-	store, err := keys.Open(n.State)
+	var err error
+	th.hello, err = meshtest.Turned(n.State)
 	w.must(err)
-	defer store.Close()
-	identity, err := store.LoadOrCreateIdentity()
-	w.must(err)
-	raw, err := store.Load("membership")
-	w.must(err)
-	var m struct {
-		Root  []byte `cbor:"1,keyasint"`
-		Chain []byte `cbor:"2,keyasint"`
-	}
-	w.must(cbor.Unmarshal(raw, &m))
-	th.hello = hello.Config{Identity: identity, Trust: &keys.Trust{Root: m.Root}, Chain: m.Chain}
 	var v4, v6 udp.Conn
 	w.must(n.Host.Do(func() (err error) {
 		v4, v6, err = udp.ListenPort(meshPort, udp.Options{})
 		return err
 	}))
-	th.engine, err = peer.New(peer.Config{Identity: identity, Conns: []udp.Conn{v4, v6}, Hello: th.hello, Observer: th, Logger: slog.New(slog.DiscardHandler)})
+	th.engine, err = peer.New(peer.Config{Identity: th.hello.Identity, Conns: []udp.Conn{v4, v6}, Hello: th.hello, Observer: th, Logger: slog.New(slog.DiscardHandler)})
 	w.must(err)
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -17,12 +17,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/fxamacker/cbor/v2"
-
 	"meshd/keys"
 	"meshd/l2"
 	"meshd/l2/l2test"
 	"meshd/mesh/api"
+	"meshd/mesh/meshtest"
 	"meshd/peer"
 	"meshd/peer/hello"
 	"meshd/peer/udp"
@@ -97,27 +96,11 @@ func (w *world) turn(n *node) *villain {
 	if err := n.stop(); err != nil {
 		w.t.Fatal(err)
 	}
-	store, err := keys.Open(n.state)
+	cfg, err := meshtest.Turned(n.state)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	defer store.Close()
-	id, err := store.LoadOrCreateIdentity()
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	raw, err := store.Load("membership")
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	var m struct {
-		Root  []byte `cbor:"1,keyasint"`
-		Chain []byte `cbor:"2,keyasint"`
-	}
-	if err := cbor.Unmarshal(raw, &m); err != nil {
-		w.t.Fatal(err)
-	}
-	return w.villain(n.host, id, hello.Config{Trust: &keys.Trust{Root: m.Root}, Chain: m.Chain})
+	return w.villain(n.host, cfg.Identity, cfg)
 }
 
 // befriend gives the villain a session with a node.
