@@ -53,10 +53,7 @@ func TestIdleBehindNATs(t *testing.T) {
 	founder := w.found(home)
 	invite := w.invite(founder, "--uses", strconv.Itoa(members+1))
 	w.join(second, invite)
-	for batch := range slices.Chunk(nodes, 10) { // a machine with a hundred of them has to catch its breath
-		w.joinAll(invite, batch, nil)
-		time.Sleep(time.Duration(members) * 20 * time.Millisecond)
-	}
+	w.joinAll(invite, nodes, nil)
 	w.eventually(2*time.Minute, "all know all", func() error {
 		var few []string
 		for _, n := range nodes {

@@ -67,11 +67,11 @@ type Node struct {
 	asked    atomic.Pointer[[]netip.AddrPort]   // STUN servers: nobody else answers
 	kick     chan struct{}                      // reconcile soon
 	news     latest[struct{}]                   // remotes whose sessions have come or gone
-	arrivals latest[arrival]
-	ended    chan struct{} // closed when the control goroutine is gone
-	dropped  atomic.Uint64 // tasks that found no place
-	founded  bool          // by this process
-	failed   bool          // it ended before it was ready
+	arrivals latest[arrival]                    // members that a hello has met
+	ended    chan struct{}                      // closed when the control goroutine is gone
+	dropped  atomic.Uint64                      // tasks that found no place
+	founded  bool                               // by this process
+	failed   bool                               // it ended before it was ready
 	ready    atomic.Bool
 	leaving  atomic.Bool // for good: the state goes with the process
 	pings    pinger
