@@ -55,7 +55,7 @@ soak:
 	$(GO) test -count=20 -timeout 8h -v ./integration
 	MESHD_REPEATS=20 $(GO) test -count=1 -timeout 1h -v -run 'TestOutages|TestCarriedLaptop|TestFrozen|TestManyPorts|TestFleet' ./integration
 	MESHD_REPEATS=20 MESHD_MEMBERS=100 $(GO) test -count=1 -timeout 2h -v -run 'TestMatrix|TestRelay|TestDirectPathLost|TestIdleBehindNATs' ./integration
-	MESHD_REPEATS=20 $(GO) test -count=1 -timeout 1h -v -run 'TestBridge$$|TestBridgeChanges|TestBridgedLANsJoined' ./integration
+	MESHD_REPEATS=20 $(GO) test -count=1 -timeout 1h -v -run 'TestBridge$$|TestBridgeChanges|TestForwarderDiesUnheard|TestBridgedLANsJoined' ./integration
 	MESHD_CROWD=50 $(GO) test -count=1 -timeout 1h -run TestCrowd -v ./mesh
 	$(GO) test -count=1 -timeout 3h ./peer/wireguard -link.hours 24
 	$(MAKE) fuzz FUZZ=5m

@@ -421,6 +421,25 @@ func TestBridgeChanges(t *testing.T) {
 	b.restored(b.two, "down after changes")
 }
 
+// TestForwarderDiesUnheard kills a LAN's forwarder that has never heard the member that takes
+// over, so that it has not agreed to share the LAN with it: no interruption is longer for that.
+func TestForwarderDiesUnheard(t *testing.T) {
+	b := newBridgedLAN(t)
+	c := &changes{bridgedLAN: b}
+	for range repeats(t) / 3 {
+		forwarder, heir := b.settled()
+		b.must(heir.Interrupt())
+		time.Sleep(11 * time.Second) // for so long it counts that they heard each other before
+		b.shell(forwarder.Host, "nft 'table netdev deaf { chain in { type filter hook ingress device eth0 priority 0; ether type 0x88b6 drop; }; }'")
+		b.resume(heir, "--bridge", "eth0")
+		b.settled()
+		c.change("the forwarder killed", func() { b.must(forwarder.Kill()) })
+		b.shell(forwarder.Host, "nft delete table netdev deaf")
+		b.resume(forwarder, "--bridge", "eth0")
+	}
+	b.settled()
+}
+
 // unicast sends frames from a host to a station at the far member that is heard once and
 // then silent: no frame that comes back tells the LAN's switches where it is. What it returns
 // ends it and says for how long nothing arrived.

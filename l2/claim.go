@@ -50,7 +50,7 @@ func (s *Switch) bring(what subject, u *suit, frame []byte, now time.Duration) {
 	w := s.where
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if old := w.suits[what]; old != nil && (old.until == 0 || now < old.until) {
+	if old := w.suits[what]; old != nil && (old.until == 0 || now < old.until && !old.against.away.Load()) {
 		if u.frame != nil {
 			old.frame = u.frame
 		}
@@ -69,9 +69,9 @@ func (s *Switch) pursue(now time.Duration) {
 		switch {
 		case u.until != 0 && now >= u.until:
 			delete(s.where.suits, what)
-		case u.until != 0 || now < u.next:
-		case u.against.away.Load():
+		case u.until == 0 && u.against.away.Load():
 			s.win(what, u, now)
+		case u.until != 0 || now < u.next:
 		case u.tries >= claimTries && int(u.unsent.Load()) >= u.tries: // nobody is there to be asked
 			s.win(what, u, now)
 		case u.tries >= claimTries:

@@ -16,6 +16,7 @@ type fabric struct {
 	time  time.Time
 	sites []*site
 	lost  func(from, to *site) bool // notices and frames; nil: none
+	dead  *site                     // it gets nothing, and nobody can tell
 }
 
 // site is a member of a fabric.
@@ -52,6 +53,9 @@ func (l link) Flush() {
 }
 
 func (l link) Announce(n Notice) bool {
+	if l.to == l.from.fabric.dead {
+		return true
+	}
 	if l.from.fabric.drops(l) {
 		return false
 	}
@@ -60,7 +64,9 @@ func (l link) Announce(n Notice) bool {
 	return true
 }
 
-func (f *fabric) drops(l link) bool { return f.lost != nil && f.lost(l.from, l.to) }
+func (f *fabric) drops(l link) bool {
+	return l.from == f.dead || l.to == f.dead || f.lost != nil && f.lost(l.from, l.to)
+}
 
 func memberMAC(i int) MAC { return MAC{2, 0xee, 0, 0, byte(i >> 8), byte(i)} }
 

@@ -371,6 +371,69 @@ func TestPartition(t *testing.T) {
 	}
 }
 
+// A station that has moved from a member that died in between is had at once when that is seen,
+// by the frame that comes next, although the claim has just failed. Who is on the LAN of the dead one asks
+// there for its stations: they may be silent.
+func TestStationOfTheDead(t *testing.T) {
+	lan := Segment{7}
+	for name, test := range map[string]struct {
+		segment Segment // of the member to which it has come
+		says    []byte  // what it says there after the death is known
+		asked   int     // questions for it before that
+	}{
+		"it speaks":                    {Segment{}, eth(broadcast, vm, 0), 0},
+		"it answers, on the same LAN":  {lan, askedBack(memberMAC(1).probe()), 1},
+		"it speaks, on the same LAN":   {lan, eth(broadcast, vm, 0), 1},
+		"it is silent, and on no LAN":  {Segment{}, nil, 0},
+		"it is silent, on another LAN": {Segment{8}, nil, 0},
+		"it is not there":              {lan, nil, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFabric(t, Allow{Bridge: true, Segment: lan}, Allow{Bridge: true, Segment: test.segment}, Allow{})
+			f.sites[0].says(request(vm, vmIP, "10.0.0.200"))
+			f.share()
+			heir, other := f.sites[1], f.sites[2]
+			f.dead = f.sites[0]
+			if test.says != nil {
+				heir.says(eth(broadcast, vm, 0)) // it is heard, and claimed in vain: nobody answers
+				f.step(claimTries*claimEvery + claimEvery)
+				if got := heir.at(vm); got != "m0" {
+					t.Fatalf("before its member is known to be dead it is at %q", got)
+				}
+			}
+			f.clear()
+			for _, s := range f.sites[1:] {
+				s.sw.SetAway("m0", true)
+			}
+			f.step(50 * time.Millisecond)
+			asked := 0
+			for _, frame := range heir.took() {
+				if bytes.Contains(frame, netip.MustParseAddr(vmIP).AsSlice()) {
+					asked++
+				}
+			}
+			if asked != test.asked {
+				t.Errorf("asked for it %d times, want %d", asked, test.asked)
+			}
+			want, elsewhere := "m0", "m0"
+			if test.says != nil {
+				want, elsewhere = "", "m1"
+				heir.says(test.says)
+				f.step(50 * time.Millisecond)
+			}
+			if heir.at(vm) != want || other.at(vm) != elsewhere {
+				t.Errorf("it is at %q for its new place, want %q, and at %q for others, want %q", heir.at(vm), want, other.at(vm), elsewhere)
+			}
+		})
+	}
+}
+
+// askedBack is the station's answer to a question for its address.
+func askedBack(to MAC) []byte {
+	out := append(append(append([]byte(nil), to[:]...), vm[:]...), 8, 6)
+	return pad(appendARP(out, 2, vm, netip.MustParseAddr(vmIP), to, netip.IPv4Unspecified()))
+}
+
 // Who takes a station while its member is away has to give it back when it answers there.
 func TestStationIsGivenBack(t *testing.T) {
 	for name, thief := range map[string]Allow{"with the role": bridge, "without": {}} {

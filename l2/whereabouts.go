@@ -117,11 +117,35 @@ func (s *Switch) SetAway(name string, away bool) {
 	now := s.now()
 	s.where.mu.Lock()
 	defer s.where.mu.Unlock()
-	if l := s.where.by[r]; l != nil {
-		for k := range l.said {
-			s.settle(k, r, now)
+	l := s.where.by[r]
+	if l == nil {
+		return
+	}
+	defer s.poke()
+	for k := range l.stations() {
+		s.settle(k, r, now)
+	}
+	s.retry(now)
+	if away {
+		s.seek(r, l, now)
+	}
+}
+
+// seek asks on our side for the stations of a remote that is out of reach, if it forwarded for
+// our LAN: they may be here, and silent. It needs where.mu.
+func (s *Switch) seek(r *RemotePort, l *ledger, now time.Duration) {
+	at, v := r.at.Load(), s.view.Load()
+	if at == nil || v.shut || v.own.segment == (Segment{}) || at.segment != v.own.segment {
+		return
+	}
+	for k := range l.stations() {
+		if s.hosts.find(k, now).at != &r.origin {
+			continue
 		}
-		s.retry(now)
+		ips, _ := s.heard.of(k, &r.origin, now)
+		for _, ip := range ips {
+			s.question(k, &s.local, ip)
+		}
 	}
 }
 

@@ -77,6 +77,9 @@ func (n *Node) pause() time.Duration {
 		return joinTick
 	}
 	pause := tick
+	if n.state.schedule.doubts.After(time.Now()) {
+		pause = doubtTick
+	}
 	for _, due := range []time.Time{n.state.schedule.cache, n.state.schedule.streams} {
 		if !due.IsZero() {
 			pause = min(max(time.Until(due), joinTick), pause)

@@ -142,6 +142,7 @@ type schedule struct {
 	presence time.Time // look at the host's addresses on the segment
 	guard    time.Time // see whether what keeps the underlay out of a bridge is there
 	away     time.Time // look who can be reached
+	doubts   time.Time // until then it is of interest at once
 
 	contacts time.Time // look whether those who relay to us are the right ones
 

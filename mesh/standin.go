@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"slices"
 	"time"
@@ -51,6 +52,7 @@ type lanSaid struct {
 	told  lanTold
 	since time.Time   // it says this of its port
 	by    keys.NodeID // by whom the member is reached
+	rival keys.NodeID // who forwards for the LAN as well, last time; zero: nobody
 }
 
 // lanSent is how far a member knows what we say.
@@ -170,6 +172,7 @@ func (n *Node) applyStandIns(now time.Time) {
 	t, sw := &n.state.lans, n.state.segment.sw
 	t.names = t.shared(now)
 	n.tellLANs()
+	n.doubtRivals(now)
 	for id, s := range t.said {
 		if id == n.self {
 			continue
@@ -188,6 +191,34 @@ func (n *Node) applyStandIns(now time.Time) {
 			}
 		}
 	}
+}
+
+// doubtRivals asks members for a sign of life who say that they forward for a LAN, as another
+// does with whom they have not agreed: one of them may be dead.
+func (n *Node) doubtRivals(now time.Time) {
+	for id, s := range n.state.lans.said {
+		rival := n.state.lans.rival(s)
+		if rival == s.rival {
+			continue
+		}
+		s.rival = rival
+		if m := n.state.members[id]; m != nil && !rival.IsZero() {
+			m.remote.Doubt()
+			n.state.schedule.doubts, n.state.schedule.away = now.Add(doubtFor), time.Time{}
+		}
+	}
+}
+
+// rival is the lowest of the others who say that they forward for a member's LAN and do not
+// share it with him; zero if he does not forward or there is none.
+func (t *lans) rival(s *lanSaid) (lowest keys.NodeID) {
+	for id, other := range t.said {
+		if other != s && carries(s) && carries(other) && s.Segment == other.Segment && !mutual(s, other) &&
+			(lowest.IsZero() || bytes.Compare(id[:], lowest[:]) < 0) {
+			lowest = id
+		}
+	}
+	return lowest
 }
 
 // tellLANs tells the switch who is on which LAN, which is to be known before anybody

@@ -84,6 +84,41 @@ func TestStandIn(t *testing.T) {
 	}
 }
 
+// TestRival is about who is asked for a sign of life, since another forwards for its LAN.
+func TestRival(t *testing.T) {
+	lan, other := lanport.Segment{1}, lanport.Segment{2}
+	const a, b, x = 1, 2, 9
+	forwards := func(from byte, segment lanport.Segment, heard ...lanport.ID) *lanSaid {
+		return &lanSaid{Statement: lanport.Statement{From: lanport.ID{from}, Segment: segment, State: lanport.Forwarding, Heard: heard}}
+	}
+	blocks := func(s *lanSaid) *lanSaid { s.State = lanport.Blocked; return s }
+	for what, c := range map[string]struct {
+		said []*lanSaid
+		want byte // b's
+	}{
+		"alone":                                 {[]*lanSaid{forwards(b, lan)}, 0},
+		"another LAN":                           {[]*lanSaid{forwards(b, lan), forwards(a, other)}, 0},
+		"neither hears the other":               {[]*lanSaid{forwards(b, lan), forwards(a, lan)}, a},
+		"one hears the other":                   {[]*lanSaid{forwards(b, lan), forwards(a, lan, lanport.ID{b})}, a},
+		"both do, and will agree":               {[]*lanSaid{forwards(b, lan, lanport.ID{a}), forwards(a, lan, lanport.ID{b})}, 0},
+		"the other blocks":                      {[]*lanSaid{forwards(b, lan), blocks(forwards(a, lan))}, 0},
+		"it blocks":                             {[]*lanSaid{blocks(forwards(b, lan)), forwards(a, lan)}, 0},
+		"two others, of whom the lowest counts": {[]*lanSaid{forwards(x, lan), forwards(b, lan), forwards(a, lan)}, a},
+	} {
+		l := lans{said: map[keys.NodeID]*lanSaid{}}
+		for _, s := range c.said {
+			l.said[keys.NodeID(s.From)] = s
+		}
+		want := keys.NodeID{}
+		if c.want != 0 {
+			want = keys.NodeID{c.want}
+		}
+		if got := l.rival(l.said[keys.NodeID{b}]); got != want {
+			t.Errorf("%s: %d, want %d", what, got[0], c.want)
+		}
+	}
+}
+
 // TestStatementsAreSigned changes each byte of a statement, and who it is of.
 func TestStatementsAreSigned(t *testing.T) {
 	public, private, err := ed25519.GenerateKey(nil)

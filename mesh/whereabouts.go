@@ -30,6 +30,10 @@ const (
 	// gives way to others.
 	awayAfter = 3 * time.Second
 
+	// doubtFor is how long it is watched, each doubtTick, whether a member in doubt answers.
+	doubtFor  = 3 * time.Second
+	doubtTick = 50 * time.Millisecond
+
 	pagesOfMember = 8 // 32 stations with all their addresses
 )
 
@@ -193,6 +197,9 @@ func (n *Node) lookAtStations(now time.Time) {
 		return
 	}
 	s.schedule.away = now.Add(tick)
+	if now.Before(s.schedule.doubts) {
+		s.schedule.away = now.Add(doubtTick)
+	}
 	givenUp := s.gossip.AllGivenUp()
 	for id, m := range s.members {
 		if away := m.isAway(givenUp[id], now); m.port != nil && away != m.away {
@@ -219,7 +226,7 @@ func (n *Node) lookAtStations(now time.Time) {
 func (m *member) isAway(givenUp bool, now time.Time) bool {
 	switch {
 	case m.up:
-		return false
+		return m.stations && m.remote.Mute()
 	case m.left || givenUp:
 		return true
 	case !m.stations:

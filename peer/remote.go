@@ -316,6 +316,25 @@ func (r *Remote) Want() {
 	r.engine.attend(r)
 }
 
+// Doubt asks the remote for a sign of life, since it may have died: Mute says soon
+// whether there was none. Without a session one is begun.
+func (r *Remote) Doubt() {
+	r.engine.call(func(now time.Time) {
+		if !r.closed {
+			r.lastUsed.Store(r.engine.stamp(now))
+			r.paths.Doubt()
+			r.advance(now)
+		}
+	})
+}
+
+// Mute says that the remote has been silent for about a second although it was asked.
+func (r *Remote) Mute() bool {
+	r.engine.control.Lock()
+	defer r.engine.control.Unlock()
+	return r.paths.Mute(r.engine.now())
+}
+
 // Keep says whether a session is wanted whether it is used or not.
 func (r *Remote) Keep(on bool) {
 	if r.kept.Swap(on) != on {

@@ -51,7 +51,7 @@ type signs struct {
 	heard, data, pong    time.Time // last of all, last data, last pong
 	waiting, waitingPong time.Time // since when; zero: not
 	lost, lostPongs      int       // small pings lost meanwhile
-	doubted              bool      // our addresses have changed and nothing was heard since
+	doubted              bool      // our addresses have changed, or somebody doubts it, and nothing was heard since
 }
 
 // sentPing is a ping that may still be answered.
@@ -98,6 +98,12 @@ func (s *signs) suspect(now time.Time) bool {
 func (s *signs) silent(now time.Time, rtt time.Duration) bool {
 	return since(s.waiting, now) >= max(silence, 3*rtt) && s.lost >= lostForDeath ||
 		since(s.waitingPong, now) >= max(deafness, 4*rtt) && s.lostPongs >= lostForDeaf
+}
+
+// mute says that enough is unanswered to ask elsewhere for what the remote does not
+// deliver; it may come back.
+func (s *signs) mute(now time.Time, rtt time.Duration) bool {
+	return since(s.waiting, now) >= max(swift, 3*rtt) && s.lost >= lostForDeath
 }
 
 // gone says that so much is unanswered that nothing more is to be sent there.

@@ -76,6 +76,19 @@ func (t *Table) Doubted(now time.Time) bool {
 	return a != nil && a.suspect(now) && (a.doubted || a.lostPongs > 0)
 }
 
+// Doubt says that there is reason to think that the remote is not there any more: it is
+// asked for a sign of life, often until there is one.
+func (t *Table) Doubt() {
+	if t.active != nil {
+		t.active.doubted, t.active.poked = true, true
+	}
+}
+
+// Mute says that the remote answers nothing for now, on a path that may still be the right one.
+func (t *Table) Mute(now time.Time) bool {
+	return t.active != nil && t.active.mute(now, t.active.rtt.smoothed)
+}
+
 // Pinged reports whether a ping was sent to a host, at any port.
 func (t *Table) Pinged(host netip.Addr) bool {
 	host = host.Unmap()

@@ -130,6 +130,39 @@ func endpoints(addrs ...string) (all []netip.AddrPort) {
 	return all
 }
 
+// A remote in doubt is asked until it answers; it is mute, for now, when it does not, within a
+// second, and keeps its path.
+func TestMute(t *testing.T) {
+	table, now := wanted(), begin()
+	table.SetCandidates(endpoints(b1), now)
+	alive := map[string]time.Duration{b1: 20 * time.Millisecond}
+	now = drive(table, now, 30*time.Second, alive)
+	table.Doubt()
+	now = drive(table, now, time.Second, alive)
+	if table.Mute(now) || table.Doubted(now) {
+		t.Fatal("who answers is mute, or stays in doubt")
+	}
+	began, asked := now, 0
+	table.Doubt()
+	for !table.Mute(now) {
+		pings, _ := table.Tick(now)
+		asked += len(pings)
+		if now = now.Add(5 * time.Millisecond); now.Sub(began) > time.Second {
+			t.Fatal("who is silent is not mute after a second")
+		}
+	}
+	if took := now.Sub(began); took < swift || asked > 4 {
+		t.Errorf("mute after %v and %d pings", took, asked)
+	}
+	if got := best(t, table); got != b1 {
+		t.Errorf("the path in use is %q", got)
+	}
+	now = drive(table, now, time.Second, alive)
+	if table.Mute(now) || table.Doubted(now) {
+		t.Error("mute, or in doubt, after an answer")
+	}
+}
+
 // Frames that get no answer put a path to the test, and only when that fails too
 // the path is in doubt.
 func TestDoubt(t *testing.T) {
