@@ -45,7 +45,7 @@ func (r *Remote) advance(now time.Time) {
 	r.noteMoved()
 	seek := r.seek(wanted, now)
 	pieces := r.expirePieces(now)
-	wake = earliest(wake, r.moving.until, pieces, r.wgWake, r.waiting.expires(), r.helloDeadline(wanted), r.idleDeadline(wanted), seek, call)
+	wake = earliest(wake, r.moving.until, pieces, r.wgWake, r.waiting.expires(), r.helloDeadline(wanted), r.idleDeadline(wanted, now), seek, call)
 	if at := r.keepDeadline(); at.After(now) { // when it has passed, a handshake is on its way
 		wake = earliest(wake, at)
 	}
@@ -59,7 +59,7 @@ func (r *Remote) advance(now time.Time) {
 // wanted reports whether a session should exist.
 func (r *Remote) wanted(now time.Time) bool {
 	used := r.lastUsed.Load()
-	want := r.kept.Load() || used != 0 && r.engine.stamp(now)-used < int64(idleAfter)
+	want := r.kept.Load() || used != 0 && r.engine.stamp(now)-used < int64(r.idleAfter(now))
 	switch {
 	case want && r.wantSince.IsZero():
 		r.wantSince = now
@@ -70,6 +70,16 @@ func (r *Remote) wanted(now time.Time) bool {
 		r.wantSince = time.Time{}
 	}
 	return want
+}
+
+// idleAfter is how long after its last use a session is wanted. One that has just ended was not
+// used lately, or its keys would have been renewed: what uses it next begins another.
+func (r *Remote) idleAfter(now time.Time) time.Duration {
+	last := r.session.Stats().LastHandshake
+	if r.session.SendKey() == nil && !last.IsZero() && now.Sub(last) >= wireguard.RejectAfterTime {
+		return tryFor
+	}
+	return idleAfter
 }
 
 // feedPaths tells the path table what the data path saw.
@@ -218,11 +228,11 @@ func (r *Remote) expirePieces(now time.Time) time.Time {
 	return r.pieces.Expire(now)
 }
 
-func (r *Remote) idleDeadline(wanted bool) time.Time {
+func (r *Remote) idleDeadline(wanted bool, now time.Time) time.Time {
 	if !wanted || r.kept.Load() {
 		return time.Time{}
 	}
-	return r.engine.at(r.lastUsed.Load()).Add(idleAfter)
+	return r.engine.at(r.lastUsed.Load()).Add(r.idleAfter(now))
 }
 
 // keepDeadline is when a kept session gets new keys; zero: never.

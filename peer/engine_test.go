@@ -437,6 +437,33 @@ func TestIdleSessionEnds(t *testing.T) {
 	})
 }
 
+// A session that was used once more, and then not, ends with its keys.
+func TestUnusedKeysAreNotRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := udptest.NewInternet(1)
+		in := newNetwork(t)
+		a, b := start(t, net, in, "a", "198.18.0.1"), start(t, net, in, "b", "198.18.0.2")
+		meet(t, a, b)
+		say := func() {
+			a.remote(b).Send(frame(60, 1), 0)
+			a.remote(b).Flush()
+		}
+		say()
+		eventually(t, time.Second, "a session", func() bool { return a.remote(b).Up() && b.remote(a).Up() })
+		began := time.Now()
+		time.Sleep(90 * time.Second)
+		say()
+		time.Sleep(100 * time.Second)
+		synctest.Wait()
+		if a.remote(b).Up() || b.remote(a).Up() {
+			t.Errorf("there are new keys, made %v after the first", a.remote(b).Status().LastHandshake.Sub(began))
+		}
+		before := len(b.received())
+		say()
+		eventually(t, 100*time.Millisecond, "a frame after the end", func() bool { return len(b.received()) > before })
+	})
+}
+
 func TestRekeyUnderTraffic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := udptest.NewInternet(1)
