@@ -41,6 +41,10 @@ const (
 	// frozenFor is how late the loop must be to take it that it was stopped
 	// meanwhile, and that nothing is as it was.
 	frozenFor = 3 * time.Second
+	// tardyBy is how late it must be to take it that this node has too much to do: what it thinks of
+	// others for as long as tardyFor after that may be its own doing.
+	tardyBy  = 50 * time.Millisecond
+	tardyFor = 30 * time.Second
 	// maxMeetings bounds the hellos that are under way for members who do not
 	// answer probes.
 	maxMeetings = 256
@@ -126,6 +130,7 @@ type control struct {
 	indexes   map[uint32]*Remote // WireGuard indexes of handshakes and keys
 	stun      *traversal.Responder
 	relay     relaying
+	tardy     time.Time // when the loop was last late
 	loadUntil time.Time
 	leaving   bool     // nobody is answered any more
 	later     []func() // calls to the observer, made after the lock is given back
@@ -239,8 +244,12 @@ func (e *Engine) loop(ctx context.Context, start func(func() error)) error {
 			e.locked(func(time.Time) {})
 		case <-timer.C:
 			e.locked(func(now time.Time) {
-				if now.Sub(due) > frozenFor { // this process was stopped, or its host
+				late := now.Sub(due)
+				if late > frozenFor { // this process was stopped, or its host
 					e.doubtPaths(now)
+				}
+				if late > tardyBy {
+					e.control.tardy = now
 				}
 			})
 		}
@@ -249,6 +258,11 @@ func (e *Engine) loop(ctx context.Context, start func(func() error)) error {
 		due = e.now().Add(wait)
 		timer.Reset(wait)
 	}
+}
+
+// wasTardy reports whether this node has had too much to do just now.
+func (e *Engine) wasTardy(now time.Time) bool {
+	return !e.control.tardy.IsZero() && now.Sub(e.control.tardy) < tardyFor
 }
 
 // stamp is a time as nanoseconds on the monotonic clock, for atomics; never 0.

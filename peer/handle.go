@@ -87,7 +87,7 @@ func (e *Engine) handleProbe(d *datagram, now time.Time) {
 		r.answerPing(m, d.from, now)
 	case probe.Pong:
 		fresh := r.paths.Pong(d.from, m.Transaction, m.Received, now)
-		if fresh && m.Flags&flagUnheard != 0 {
+		if fresh && m.Flags&flagUnheard != 0 && r.paths.Calm() && !e.wasTardy(now) {
 			e.keepMappings(now)
 		}
 		if fresh {
@@ -110,7 +110,10 @@ func (e *Engine) handleProbe(d *datagram, now time.Time) {
 // answerPing sends a pong, or in its place a ping of ours, and has the address probed.
 func (r *Remote) answerPing(m probe.Message, from netip.AddrPort, now time.Time) {
 	r.engine.noteReached(r, from, now)
-	unheard := r.paths.Unheard()
+	unheard := false
+	if since, until := r.paths.Unheard(); !since.IsZero() && !r.engine.wasTardy(now) {
+		unheard = r.engine.heardOthers(r, since, until)
+	}
 	if !r.mayLearn(from, now) {
 		return // replayed from everywhere, it seems: a forged source is none of ours to answer
 	}
@@ -126,6 +129,20 @@ func (r *Remote) answerPing(m probe.Message, from netip.AddrPort, now time.Time)
 		}
 	}
 	r.engine.send(from, r.pair.Append(nil, pong, probe.Hour(now), 0))
+}
+
+// heardOthers reports whether something has come from another remote in that time, or there is no
+// other to hear: when all are silent, nothing is said of one.
+func (e *Engine) heardOthers(but *Remote, since, until time.Time) bool {
+	alone := true
+	for _, r := range e.control.byID {
+		if r != but && !r.wantSince.IsZero() {
+			if alone = false; r.paths.HeardIn(since, until) {
+				return true
+			}
+		}
+	}
+	return alone
 }
 
 // noteReached notes that a remote came from where nothing had been sent to.

@@ -14,6 +14,7 @@ import "time"
 type mappings struct {
 	quiet   time.Duration // the longest pause that keeps them; 0: the usual one
 	learned time.Time     // when that was last shortened
+	told    time.Time     // when a remote last gave reason to
 	since   time.Time     // when the node came to this place
 }
 
@@ -22,6 +23,10 @@ const (
 	quietLeast = 2 * time.Second
 	// learnPause is between two lessons: several remotes may teach the same one.
 	learnPause = 10 * time.Second
+	// learnWithin is how soon a lesson is to be repeated to count.
+	learnWithin = 90 * time.Second
+	// lessonFor is how long a lesson counts: it may have been a wrong one.
+	lessonFor = 6 * time.Hour
 	// newFor is how long contacts are pinged often at a new place.
 	newFor = 5 * time.Minute
 )
@@ -36,6 +41,9 @@ func (r *Remote) Rely(on bool) {
 // pause is the longest pause on quiet paths to the remote; 0 is the usual one.
 func (r *Remote) pause(now time.Time) time.Duration {
 	m := &r.engine.control.mappings
+	if m.quiet != 0 && now.Sub(m.learned) >= lessonFor {
+		m.quiet = 0
+	}
 	if m.quiet == 0 && r.relied.Load() && now.Sub(m.since) < newFor {
 		return quietFirst
 	}
@@ -46,7 +54,11 @@ func (r *Remote) pause(now time.Time) time.Duration {
 // quiet.
 func (e *Engine) keepMappings(now time.Time) {
 	m := &e.control.mappings
-	if m.quiet == quietLeast || now.Sub(m.learned) < learnPause {
+	if m.quiet == quietLeast || now.Sub(m.learned) < learnPause || now.Sub(m.told) < learnPause {
+		return
+	}
+	again := now.Sub(m.told) < learnWithin
+	if m.told = now; !again { // our line may have been cut for a moment in which we said nothing
 		return
 	}
 	if m.quiet == 0 {

@@ -51,6 +51,7 @@ type signs struct {
 	heard, data, pong    time.Time // last of all, last data, last pong
 	waiting, waitingPong time.Time // since when; zero: not
 	lost, lostPongs      int       // small pings lost meanwhile
+	unheard, lastLost    time.Time // when the second of them (see unheard) and the newest was sent
 	doubted              bool      // our addresses have changed, or somebody doubts it, and nothing was heard since
 }
 
@@ -61,6 +62,7 @@ type sentPing struct {
 	mtu         int    // IP packet size that it tests; 0: none
 	sent        uint32 // messages with data sent on the path before it
 	lost        bool
+	calm        bool      // it broke a silence, with nothing unanswered
 	spent       bool      // it was taken off the budget, in place of that of
 	over        time.Time // this time
 }
@@ -87,10 +89,11 @@ func (s *signs) rest() {
 	s.waiting, s.waitingPong, s.lost, s.lostPongs = time.Time{}, time.Time{}, 0, 0
 }
 
-// suspect says that a sign of life is overdue.
-func (s *signs) suspect(now time.Time) bool {
-	return since(s.waiting, now) >= suspicion || since(s.waitingPong, now) >= deaf ||
-		s.doubted && !s.waiting.IsZero()
+// suspect says that a sign of life is overdue: after the usual time, or that which this path
+// takes when it is slow.
+func (c *candidate) suspect(now time.Time) bool {
+	return since(c.waiting, now) >= c.rtt.atLeast(suspicion) || since(c.waitingPong, now) >= c.rtt.atLeast(deaf) ||
+		c.doubted && !c.waiting.IsZero()
 }
 
 // silent says that enough is unanswered to yield to another path, on one with
@@ -148,6 +151,9 @@ func (c *candidate) expire(now time.Time) {
 			if p.mtu == 0 {
 				c.lost++
 				c.lostPongs++
+				if c.lastLost = p.at; c.lostPongs == unheard {
+					c.unheard = p.at
+				}
 			} else {
 				c.mtu.failed(p.mtu, p.at, now)
 			}
@@ -196,6 +202,14 @@ func (r *rtt) timeout() time.Duration {
 		return time.Second
 	}
 	return min(max(r.smoothed+4*r.variation, 200*time.Millisecond), 3*time.Second)
+}
+
+// atLeast is the time after which a pong is overdue, if that is longer than d.
+func (r *rtt) atLeast(d time.Duration) time.Duration {
+	if r.samples == 0 {
+		return d
+	}
+	return max(d, r.timeout())
 }
 
 // history is the fate of the last 16 pings.

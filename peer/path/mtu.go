@@ -58,14 +58,17 @@ func (m *mtuSearch) done() bool { return m.rung(m.at) <= m.size() }
 func (m *mtuSearch) test() int { return max(m.rung(m.at), m.size()) }
 
 // due is when a padded ping is to be sent; ok is false when none is. Sending says
-// that the size in use matters, suspect that it may be what is wrong.
-func (m *mtuSearch) due(now time.Time, sending, suspect bool) (at time.Time, ok bool) {
+// that the size in use matters, suspect that it may be what is wrong, and pause how long
+// to wait between tests at least.
+func (m *mtuSearch) due(now time.Time, sending, suspect bool, pause time.Duration) (at time.Time, ok bool) {
 	if !m.raise.IsZero() && !now.Before(m.raise) {
 		m.at, m.fails, m.raise = 0, 0, time.Time{}
 	}
 	switch {
+	case m.fails >= mtuTries && m.wantsSmall(): // more of them say nothing more
+		return at, false
 	case !m.done(), m.fails > 0, suspect && m.known > 0:
-		return m.sentAt.Add(mtuRetry), true
+		return m.sentAt.Add(max(mtuRetry, pause)), true
 	case m.known > 0 && sending:
 		return m.sentAt.Add(mtuVerify), true
 	}

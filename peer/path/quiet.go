@@ -16,11 +16,27 @@ import (
 // unheard is how many pings must be lost in a row for it: less is chance.
 const unheard = 2
 
-// Unheard says that pings of ours to the active path went unanswered just now. When
-// something comes from the remote all the same, a NAT has kept them out.
-func (t *Table) Unheard() bool {
-	return t.active != nil && t.active.class == way.Direct && t.active.lostPongs >= unheard
+// calmAfter is how long a silence is at least that a NAT may have ended a flow in.
+const calmAfter = time.Second
+
+// Unheard says when the second and the last of the pings were sent that have gone unanswered on the active path, the
+// first of which may have met the beginning of something; zero: they are too few. When something comes from
+// the remote all the same, and others were heard in that time, a NAT has kept them out.
+func (t *Table) Unheard() (since, until time.Time) {
+	if t.active != nil && t.active.class == way.Direct && t.active.lostPongs >= unheard {
+		return t.active.unheard, t.active.lastLost
+	}
+	return since, until
 }
+
+// HeardIn reports whether the last that came over the active path did so in that time.
+func (t *Table) HeardIn(since, until time.Time) bool {
+	return t.active != nil && t.active.heard.After(since) && t.active.heard.Before(until)
+}
+
+// Calm reports whether the last fresh pong has answered, without delay, the first ping after a silence: nothing is wrong
+// on our side.
+func (t *Table) Calm() bool { return t.calm }
 
 // Quiet sets the longest pause between packets on a path that is in use; 0 is the
 // usual one.

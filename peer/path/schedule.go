@@ -75,9 +75,9 @@ func (t *Table) due(c *candidate, now time.Time) (at time.Time, ok bool) {
 	case !c.verified(now):
 		return c.dueUnverified(), true
 	case now.Sub(c.pong) < recovering || c.poked:
-		return c.pinged.Add(quick), true
+		return c.pinged.Add(c.urgent()), true
 	}
-	return c.pinged.Add(slow), true
+	return c.pinged.Add(max(slow, c.urgent())), true
 }
 
 func (t *Table) dueUp(c *candidate, now time.Time) time.Time {
@@ -85,17 +85,26 @@ func (t *Table) dueUp(c *candidate, now time.Time) time.Time {
 	case c.held && c != t.active && !c.poked && !t.alarmed && !t.busy(now):
 		return c.pinged.Add(spareHeld)
 	case c == t.active && t.busy(now) && (c.lostPongs > 0 || c.loss.high > 0):
-		return c.pinged.Add(quick)
+		return c.pinged.Add(c.urgent())
 	case c.held && c == t.active && t.busy(now):
 		return c.pinged.Add(busyHeld)
 	case c.poked || c.suspect(now) || t.alarmed || c.rtt.samples < enough || c.mtu.wantsSmall():
-		return c.pinged.Add(quick)
+		return c.pinged.Add(c.urgent())
 	case c != t.active:
 		return c.pinged.Add(min(standbyPing, t.pause(c)))
 	case t.busy(now) && c.mtu.known == 0: // else the tests of the size in use do
 		return c.pinged.Add(busyPing)
 	}
 	return later(c.pinged, c.heard).Add(t.pause(c))
+}
+
+// urgent is the pause between urgent pings to an address that has answered. No more than one is
+// under way: what makes a path slow may be that too much is. Many in vain are followed by fewer.
+func (c *candidate) urgent() time.Duration {
+	if c.lostPongs > lostForDeaf {
+		return max(slow, c.rtt.smoothed)
+	}
+	return max(quick, c.rtt.smoothed)
 }
 
 // paced says that an address is left in peace until it is asked for again: there is
@@ -126,7 +135,7 @@ func (t *Table) paddedDue(c *candidate, now time.Time) (at time.Time, ok bool) {
 	if c != t.active || !t.wanted || c.doubted {
 		return at, false
 	}
-	return c.mtu.due(now, t.busy(now), c.suspect(now))
+	return c.mtu.due(now, t.busy(now), c.suspect(now), c.urgent())
 }
 
 // busy says that frames flow.
@@ -148,6 +157,7 @@ func (t *Table) ping(c *candidate, mtu int, now time.Time) {
 	c.pause = quietLeast + (quietPing-quietLeast)*time.Duration(p.transaction[0])/256
 	out := Ping{Addr: c.addr, Transaction: p.transaction}
 	if mtu == 0 {
+		p.calm = c.waitingPong.IsZero() && now.Sub(later(c.pinged, c.heard)) >= calmAfter
 		c.pinged, c.poked = now, false
 		if c.waiting.IsZero() {
 			c.waiting = now
@@ -184,10 +194,10 @@ func (t *Table) next(now time.Time) (wake time.Time) {
 	}
 	if a := t.active; a != nil && t.wanted && !a.suspect(now) {
 		if !a.waiting.IsZero() {
-			consider(a.waiting.Add(suspicion))
+			consider(a.waiting.Add(a.rtt.atLeast(suspicion)))
 		}
 		if !a.waitingPong.IsZero() {
-			consider(a.waitingPong.Add(deaf))
+			consider(a.waitingPong.Add(a.rtt.atLeast(deaf)))
 		}
 	}
 	return wake

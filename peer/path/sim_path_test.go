@@ -446,3 +446,58 @@ func TestTurnsAreFew(t *testing.T) {
 		t.Errorf("%d turns in ten quiet minutes", w.turns)
 	}
 }
+
+// Many paths share something that is slow for a while, such as a processor: that they are in
+// doubt, all at once, must not be what keeps it slow.
+func TestOverloadEnds(t *testing.T) {
+	for _, capacity := range []int{800, 1500, 3000} { // packets a second, of which 60 are needed at rest
+		overload(t, capacity)
+	}
+}
+
+func overload(t *testing.T, capacity int) {
+	const (
+		pairs = 300
+		queue = 3 * time.Second // what is to wait longer is lost
+	)
+	free, packets, lost := begin(), 0, 0
+	var worlds []*world
+	for i := range pairs {
+		w := newWorld(t, list(a1), list(b1))
+		w.way = func(netip.AddrPort, netip.AddrPort, int) (time.Duration, bool) {
+			if free.Sub(w.now) > queue {
+				lost++
+				return 0, false
+			}
+			packets++
+			free = later(free, w.now).Add(time.Second / time.Duration(capacity))
+			return free.Sub(w.now) + 10*time.Millisecond, true
+		}
+		w.after(time.Duration(i)*50*time.Millisecond, w.introduce)
+		worlds = append(worlds, w)
+	}
+	run := func(what string, d time.Duration) (up int) {
+		packets, lost = 0, 0
+		for range d / (10 * time.Millisecond) {
+			for _, w := range worlds {
+				w.run(10 * time.Millisecond)
+			}
+		}
+		for _, w := range worlds {
+			if w.a.table.Confirmed() && w.b.table.Confirmed() {
+				up++
+			}
+		}
+		t.Logf("%d/s, %s of %v: %d packets, %d lost, %d paths", capacity, what, d, packets, lost, up)
+		return up
+	}
+	run("the start", time.Minute)
+	run("rest", time.Minute)
+	free = worlds[0].now.Add(15 * time.Second) // nothing comes through
+	run("a jam", 15*time.Second)
+	run("its end", time.Minute)
+	run("its end", time.Minute)
+	if up := run("rest", time.Minute); up < pairs || packets > 60*100 || lost > 0 {
+		t.Errorf("%d/s, three minutes after a jam: %d paths, %d packets in a minute, %d lost", capacity, up, packets, lost)
+	}
+}

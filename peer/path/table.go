@@ -54,6 +54,7 @@ type Table struct {
 	used       time.Time // when a frame last went or came
 	pings      []Ping    // what Tick returns; reused
 
+	calm  bool          // of the last pong, see Calm
 	quiet time.Duration // the longest pause on a quiet path; 0: the usual one
 }
 
@@ -145,6 +146,7 @@ func (t *Table) Pong(addr netip.AddrPort, transaction [12]byte, received uint32,
 	}
 	ping := c.pings[i]
 	c.pings = slices.Delete(c.pings, i, i+1)
+	t.calm = ping.calm && !ping.lost && !c.late(now.Sub(ping.at))
 	c.answered(ping, now)
 	if c == t.active {
 		c.loss.pong(ping.sent, received, c.mostLoss(), ping.at, now)

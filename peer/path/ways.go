@@ -129,9 +129,11 @@ func (t *Table) Strained(now time.Time) bool {
 	if c == nil {
 		return false
 	}
-	late := c.rtt.samples >= enough && c.rtt.last > 2*c.rtt.least+strainLate
-	return late || c.loss.rate > strainLoss && now.Sub(c.loss.began) < strainFor
+	return c.rtt.samples >= enough && c.late(c.rtt.last) || c.loss.rate > strainLoss && now.Sub(c.loss.began) < strainFor
 }
+
+// late says that a round trip is much longer than it can be.
+func (c *candidate) late(d time.Duration) bool { return d > 2*c.rtt.least+strainLate }
 
 // Answered reports whether something has come back over the active path.
 func (t *Table) Answered() bool { return t.active != nil && t.active.tried() }
