@@ -58,8 +58,7 @@ func (r *Remote) advance(now time.Time) {
 
 // wanted reports whether a session should exist.
 func (r *Remote) wanted(now time.Time) bool {
-	used := r.lastUsed.Load()
-	want := r.kept.Load() || used != 0 && r.engine.stamp(now)-used < int64(r.idleAfter(now))
+	want := r.kept.Load() || now.Before(r.wantedUntil(now))
 	switch {
 	case want && r.wantSince.IsZero():
 		r.wantSince = now
@@ -72,14 +71,20 @@ func (r *Remote) wanted(now time.Time) bool {
 	return want
 }
 
-// idleAfter is how long after its last use a session is wanted. One that has just ended was not
-// used lately, or its keys would have been renewed: what uses it next begins another.
-func (r *Remote) idleAfter(now time.Time) time.Duration {
-	last := r.session.Stats().LastHandshake
-	if r.session.SendKey() == nil && !last.IsZero() && now.Sub(last) >= wireguard.RejectAfterTime {
-		return tryFor
+// wantedUntil is until when a session is wanted for its use, or for a control message that found none. One that
+// has ended was not used much, or its keys would have been renewed: what uses it next begins another.
+func (r *Remote) wantedUntil(now time.Time) (until time.Time) {
+	if used := r.lastUsed.Load(); used != 0 {
+		lasts, last := idleAfter, r.session.Stats().LastHandshake
+		if r.session.SendKey() == nil && !last.IsZero() && now.Sub(last) >= wireguard.RejectAfterTime {
+			lasts = tryFor
+		}
+		until = r.engine.at(used).Add(lasts)
 	}
-	return idleAfter
+	if tried := r.lastTried.Load(); tried != 0 && r.engine.at(tried).Add(tryFor).After(until) {
+		until = r.engine.at(tried).Add(tryFor)
+	}
+	return until
 }
 
 // feedPaths tells the path table what the data path saw.
@@ -232,7 +237,7 @@ func (r *Remote) idleDeadline(wanted bool, now time.Time) time.Time {
 	if !wanted || r.kept.Load() {
 		return time.Time{}
 	}
-	return r.engine.at(r.lastUsed.Load()).Add(r.idleAfter(now))
+	return r.wantedUntil(now)
 }
 
 // keepDeadline is when a kept session gets new keys; zero: never.

@@ -461,6 +461,11 @@ func TestUnusedKeysAreNotRenewed(t *testing.T) {
 		before := len(b.received())
 		say()
 		eventually(t, 100*time.Millisecond, "a frame after the end", func() bool { return len(b.received()) > before })
+		time.Sleep(200 * time.Second)
+		if a.remote(b).SendControl([]byte{2}) {
+			t.Error("the second session has not ended")
+		}
+		eventually(t, time.Second, "a third session, for a control message", func() bool { return a.remote(b).Up() && b.remote(a).Up() })
 	})
 }
 

@@ -73,14 +73,15 @@ type Remote struct {
 	engine *Engine
 
 	// Read on a frame's way.
-	class    atomic.Uint32
-	session  *wireguard.Session // only SendKey without the control lock
-	route    atomic.Pointer[route]
-	sink     atomic.Pointer[FrameSink]
-	lastUsed atomic.Int64 // Engine.stamp, 0: never; frames and control messages, both ways
-	carried  atomic.Int64 // likewise of frames alone
-	attended atomic.Bool
-	kept     atomic.Bool // a session is wanted whether it is used or not
+	class     atomic.Uint32
+	session   *wireguard.Session // only SendKey without the control lock
+	route     atomic.Pointer[route]
+	sink      atomic.Pointer[FrameSink]
+	lastUsed  atomic.Int64 // Engine.stamp, 0: never; frames and control messages, both ways
+	lastTried atomic.Int64 // likewise: control messages that found no session
+	carried   atomic.Int64 // likewise of frames alone
+	attended  atomic.Bool
+	kept      atomic.Bool // a session is wanted whether it is used or not
 
 	tickSession atomic.Bool // a mark on a key asked for Session.Tick
 
@@ -389,6 +390,7 @@ func (e *Engine) Leave() { e.call(func(time.Time) { e.control.leaving = true }) 
 func (r *Remote) Rest() {
 	r.engine.call(func(now time.Time) {
 		r.lastUsed.Store(0)
+		r.lastTried.Store(0)
 		r.act(r.session.Expire(now), netip.AddrPort{}, now)
 		r.advance(now)
 	})

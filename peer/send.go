@@ -202,9 +202,7 @@ func (r *Remote) SendControl(msg []byte) bool {
 	now := r.engine.stamp(r.engine.now())
 	before := r.lastUsed.Load()
 	if !r.transmit(inner.Header{Kind: inner.KindControl}, msg) {
-		if try := now - int64(idleAfter-tryFor); before < try {
-			r.lastUsed.CompareAndSwap(before, try)
-		}
+		r.lastTried.Store(now)
 		r.engine.attend(r)
 		return false
 	}
