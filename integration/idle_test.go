@@ -21,9 +21,9 @@ const (
 	idleFirst = 1500 * time.Millisecond // from need to the first answer, questions for neighbours included
 )
 
-// restsAfter is after which time sessions have ended that nobody uses, contacts are pinged no more often than others (5 min),
-// and neighbours that others stood in for while all started are back (5 min).
-const restsAfter = 330 * time.Second
+// restsAfter is after which time nothing is left of the start: contacts are pinged no more often than others (5 min), neighbours
+// that others stood in for while all started are back (5 min), and sessions have ended that nobody uses (3 min).
+const restsAfter = 8 * time.Minute
 
 // idleMembers is how many there are: 16, or what MESHD_MEMBERS says. (100 take a minute to build on two cores.)
 func idleMembers() int {
