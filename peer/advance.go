@@ -22,6 +22,7 @@ func (r *Remote) advance(now time.Time) {
 	if r.closed {
 		return
 	}
+	hadKey := r.session.SendKey() != nil
 	wanted := r.wanted(now)
 	if a := r.answered; a.key != nil && r.session.SendKey() == a.key {
 		r.paths.Vouch(a.to, now)
@@ -48,6 +49,9 @@ func (r *Remote) advance(now time.Time) {
 	wake = earliest(wake, r.moving.until, pieces, r.wgWake, r.waiting.expires(), r.helloDeadline(wanted), r.idleDeadline(wanted, now), seek, call)
 	if at := r.keepDeadline(); at.After(now) { // when it has passed, a handshake is on its way
 		wake = earliest(wake, at)
+	}
+	if hadKey && r.session.SendKey() == nil { // which may end the wish for a session
+		wake = now
 	}
 	if !wake.IsZero() && wake.Before(now.Add(time.Millisecond)) {
 		wake = now.Add(time.Millisecond)
@@ -76,7 +80,7 @@ func (r *Remote) wanted(now time.Time) bool {
 func (r *Remote) wantedUntil(now time.Time) (until time.Time) {
 	if used := r.lastUsed.Load(); used != 0 {
 		lasts, last := idleAfter, r.session.Stats().LastHandshake
-		if r.session.SendKey() == nil && !last.IsZero() && now.Sub(last) >= wireguard.RejectAfterTime {
+		if r.session.SendKey() == nil && !last.IsZero() && now.Sub(last) >= idleAfter { // RejectAfterTime, and the time that a handshake takes
 			lasts = tryFor
 		}
 		until = r.engine.at(used).Add(lasts)

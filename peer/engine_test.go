@@ -453,7 +453,12 @@ func TestUnusedKeysAreNotRenewed(t *testing.T) {
 		began := time.Now()
 		time.Sleep(90 * time.Second)
 		say()
-		time.Sleep(100 * time.Second)
+		time.Sleep(91 * time.Second)
+		synctest.Wait()
+		if !a.remote(b).WantedSince().IsZero() || !b.remote(a).WantedSince().IsZero() {
+			t.Error("a session is still wanted when the keys have ended")
+		}
+		time.Sleep(9 * time.Second)
 		synctest.Wait()
 		if a.remote(b).Up() || b.remote(a).Up() {
 			t.Errorf("there are new keys, made %v after the first", a.remote(b).Status().LastHandshake.Sub(began))

@@ -111,8 +111,8 @@ func (e *Engine) handleProbe(d *datagram, now time.Time) {
 func (r *Remote) answerPing(m probe.Message, from netip.AddrPort, now time.Time) {
 	r.engine.noteReached(r, from, now)
 	unheard := false
-	if since, until := r.paths.Unheard(); !since.IsZero() && !r.engine.wasTardy(now) {
-		unheard = r.engine.heardOthers(r, since, until)
+	if since := r.paths.Unheard(); !since.IsZero() && !r.engine.wasTardy(now) {
+		unheard = r.engine.heardOthers(r, since)
 	}
 	if !r.mayLearn(from, now) {
 		return // replayed from everywhere, it seems: a forged source is none of ours to answer
@@ -131,15 +131,17 @@ func (r *Remote) answerPing(m probe.Message, from netip.AddrPort, now time.Time)
 	r.engine.send(from, r.pair.Append(nil, pong, probe.Hour(now), 0))
 }
 
-// heardOthers reports whether something has come from another remote in that time, or there is no
-// other to hear: when all are silent, nothing is said of one.
-func (e *Engine) heardOthers(but *Remote, since, until time.Time) bool {
+// heardOthers reports whether something has come from another remote since then, or there is no
+// other to hear: when all fall silent together, nothing is said of one.
+func (e *Engine) heardOthers(but *Remote, since time.Time) bool {
 	alone := true
 	for _, r := range e.control.byID {
-		if r != but && !r.wantSince.IsZero() {
-			if alone = false; r.paths.HeardIn(since, until) {
-				return true
-			}
+		heard := r.paths.LastHeard()
+		if r == but || r.wantSince.IsZero() || since.Sub(heard) > time.Minute { // it is away anyhow
+			continue
+		}
+		if alone = false; heard.After(since) {
+			return true
 		}
 	}
 	return alone

@@ -51,8 +51,9 @@ type signs struct {
 	heard, data, pong    time.Time // last of all, last data, last pong
 	waiting, waitingPong time.Time // since when; zero: not
 	lost, lostPongs      int       // small pings lost meanwhile
-	unheard, lastLost    time.Time // when the second of them (see unheard) and the newest was sent
-	doubted              bool      // our addresses have changed, or somebody doubts it, and nothing was heard since
+	unheard              time.Time // when the second of them (see the constant) was sent
+	questioned           bool      // somebody doubts that it is there, and nothing was heard since
+	doubted              bool      // our addresses have changed and nothing was heard since
 }
 
 // sentPing is a ping that may still be answered.
@@ -81,7 +82,7 @@ func (c *candidate) rouse() { c.poked, c.burst = true, 0 }
 // alive notes a sign of life.
 func (s *signs) alive(now time.Time) {
 	s.heard = later(s.heard, now)
-	s.waiting, s.lost, s.doubted = time.Time{}, 0, false
+	s.waiting, s.lost, s.doubted, s.questioned = time.Time{}, 0, false, false
 }
 
 // rest forgets what is outstanding.
@@ -151,7 +152,7 @@ func (c *candidate) expire(now time.Time) {
 			if p.mtu == 0 {
 				c.lost++
 				c.lostPongs++
-				if c.lastLost = p.at; c.lostPongs == unheard {
+				if c.lostPongs == unheard {
 					c.unheard = p.at
 				}
 			} else {

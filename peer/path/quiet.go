@@ -19,19 +19,22 @@ const unheard = 2
 // calmAfter is how long a silence is at least that a NAT may have ended a flow in.
 const calmAfter = time.Second
 
-// Unheard says when the second and the last of the pings were sent that have gone unanswered on the active path, the
-// first of which may have met the beginning of something; zero: they are too few. When something comes from
-// the remote all the same, and others were heard in that time, a NAT has kept them out.
-func (t *Table) Unheard() (since, until time.Time) {
+// Unheard says when the second of the pings was sent that have gone unanswered on the active path, the first of
+// which may have met the beginning of something; zero: they are too few. When something comes from the
+// remote all the same, and others were heard meanwhile, a NAT has kept them out.
+func (t *Table) Unheard() (since time.Time) {
 	if t.active != nil && t.active.class == way.Direct && t.active.lostPongs >= unheard {
-		return t.active.unheard, t.active.lastLost
+		return t.active.unheard
 	}
-	return since, until
+	return since
 }
 
-// HeardIn reports whether the last that came over the active path did so in that time.
-func (t *Table) HeardIn(since, until time.Time) bool {
-	return t.active != nil && t.active.heard.After(since) && t.active.heard.Before(until)
+// LastHeard is when something last came, from any address.
+func (t *Table) LastHeard() (at time.Time) {
+	for _, c := range t.candidates {
+		at = later(at, c.heard)
+	}
+	return at
 }
 
 // Calm reports whether the last fresh pong has answered, without delay, the first ping after a silence: nothing is wrong

@@ -88,7 +88,7 @@ func (t *Table) dueUp(c *candidate, now time.Time) time.Time {
 		return c.pinged.Add(c.urgent())
 	case c.held && c == t.active && t.busy(now):
 		return c.pinged.Add(busyHeld)
-	case c.poked || c.suspect(now) || t.alarmed || c.rtt.samples < enough || c.mtu.wantsSmall():
+	case c.poked || c.questioned || c.suspect(now) || t.alarmed || c.rtt.samples < enough || c.mtu.wantsSmall():
 		return c.pinged.Add(c.urgent())
 	case c != t.active:
 		return c.pinged.Add(min(standbyPing, t.pause(c)))
@@ -98,8 +98,8 @@ func (t *Table) dueUp(c *candidate, now time.Time) time.Time {
 	return later(c.pinged, c.heard).Add(t.pause(c))
 }
 
-// urgent is the pause between urgent pings to an address that has answered. No more than one is
-// under way: what makes a path slow may be that too much is. Many in vain are followed by fewer.
+// urgent is the pause between urgent pings to an address that has answered. On a slow path they are fewer: what makes
+// it slow may be that too much is under way. Many in vain are followed by fewer, too.
 func (c *candidate) urgent() time.Duration {
 	if c.lostPongs > lostForDeaf {
 		return max(slow, c.rtt.smoothed)
