@@ -13,6 +13,8 @@ type ledger struct {
 
 	claims bucket
 
+	sought time.Duration // when its stations were last asked for; 0: never
+
 	anew time.Duration // when it is all to be settled again; 0: it is settled
 	lan  string        // that was shared when the stations were forgotten, until then
 }

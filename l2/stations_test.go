@@ -415,6 +415,12 @@ func TestStationOfTheDead(t *testing.T) {
 			if asked != test.asked {
 				t.Errorf("asked for it %d times, want %d", asked, test.asked)
 			}
+			heir.sw.SetAway("m0", false)
+			heir.sw.SetAway("m0", true)
+			f.step(50 * time.Millisecond)
+			if frames := heir.took(); len(frames) > 0 {
+				t.Errorf("asked again at once: %x", frames)
+			}
 			want, elsewhere := "m0", "m0"
 			if test.says != nil {
 				want, elsewhere = "", "m1"

@@ -14,6 +14,8 @@ const (
 	noticeRate, noticeBurst = 100, 300
 	// Likewise of claims, each of which has hosts on our side asked.
 	claimRate, claimBurst = 20, 128
+	// seekEvery is how often the stations of one remote are asked for at most.
+	seekEvery = 30 * time.Second
 	// heirFor is how long what a holder has handed over is kept for who is to have it.
 	heirFor = 2 * time.Second
 	// relearnFor is how long stations that were forgotten are learned again before the
@@ -135,15 +137,20 @@ func (s *Switch) SetAway(name string, away bool) {
 // our LAN: they may be here, and silent. It needs where.mu.
 func (s *Switch) seek(r *RemotePort, l *ledger, now time.Duration) {
 	at, v := r.at.Load(), s.view.Load()
-	if at == nil || v.shut || v.own.segment == (Segment{}) || at.segment != v.own.segment {
+	if at == nil || v.shut || v.own.segment == (Segment{}) || at.segment != v.own.segment || l.sought != 0 && now-l.sought < seekEvery {
 		return
 	}
+	l.sought = max(now, 1)
+	left := maxDisputes
 	for k := range l.stations() {
-		if s.hosts.find(k, now).at != &r.origin {
+		if s.hosts.find(k, now).at != &r.origin || !v.own.mayUse(k.vlan()) {
 			continue
 		}
 		ips, _ := s.heard.of(k, &r.origin, now)
 		for _, ip := range ips {
+			if left--; left < 0 {
+				return
+			}
 			s.question(k, &s.local, ip)
 		}
 	}

@@ -158,6 +158,7 @@ type member struct {
 	chain      string           // of the certificate that the remote was set from
 	endpoints  []netip.AddrPort // likewise
 	contacts   []keys.NodeID    // likewise, from its record
+	doubted    time.Time        // when it was last asked for a sign of life
 	relays     bool             // likewise
 	hourOffset int32            // from its hello
 	epoch      uint32           // of its record, as last looked at

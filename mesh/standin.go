@@ -201,11 +201,18 @@ func (n *Node) doubtRivals(now time.Time) {
 		if rival == s.rival {
 			continue
 		}
-		s.rival = rival
-		if m := n.state.members[id]; m != nil && !rival.IsZero() {
+		m := n.state.members[id]
+		switch {
+		case rival.IsZero() || id == n.self:
+		case m == nil || now.Sub(m.doubted) < doubtEvery:
+			continue // another time
+		default:
+			m.doubted = now
 			m.remote.Doubt()
 			n.state.schedule.doubts, n.state.schedule.away = now.Add(doubtFor), time.Time{}
+			n.wake()
 		}
+		s.rival = rival
 	}
 }
 

@@ -30,9 +30,12 @@ const (
 	// gives way to others.
 	awayAfter = 3 * time.Second
 
-	// doubtFor is how long it is watched, each doubtTick, whether a member in doubt answers.
-	doubtFor  = 3 * time.Second
-	doubtTick = 50 * time.Millisecond
+	// doubtFor is how long it is watched, each doubtTick, whether a member in doubt answers; doubtCounts how long
+	// its silence counts, and doubtEvery how often it is doubted at most.
+	doubtFor    = 2 * time.Second
+	doubtTick   = 50 * time.Millisecond
+	doubtCounts = 15 * time.Second
+	doubtEvery  = 10 * time.Second
 
 	pagesOfMember = 8 // 32 stations with all their addresses
 )
@@ -226,7 +229,7 @@ func (n *Node) lookAtStations(now time.Time) {
 func (m *member) isAway(givenUp bool, now time.Time) bool {
 	switch {
 	case m.up:
-		return m.stations && m.remote.Mute()
+		return m.stations && now.Sub(m.doubted) < doubtCounts && m.remote.Mute()
 	case m.left || givenUp:
 		return true
 	case !m.stations:

@@ -321,7 +321,8 @@ func (r *Remote) Want() {
 func (r *Remote) Doubt() {
 	r.engine.call(func(now time.Time) {
 		if !r.closed {
-			r.lastUsed.Store(r.engine.stamp(now))
+			r.try(now)
+			r.feedPaths(now) // what was heard before says nothing now
 			r.paths.Doubt()
 			r.advance(now)
 		}

@@ -195,6 +195,14 @@ func (l *Lane) Flush() {
 	l.tx = nil
 }
 
+// try has a session wanted for tryFor, unless one is for longer.
+func (r *Remote) try(now time.Time) {
+	before := r.lastUsed.Load()
+	if try := r.engine.stamp(now) - int64(idleAfter-tryFor); before < try {
+		r.lastUsed.CompareAndSwap(before, try)
+	}
+}
+
 // SendControl sends one control message, of at most 1,100 bytes, if there is a
 // session; otherwise it tries to make one for a while and reports false. Control
 // messages are idempotent and repeated by their senders, so that none waits here.
@@ -202,9 +210,7 @@ func (r *Remote) SendControl(msg []byte) bool {
 	now := r.engine.stamp(r.engine.now())
 	before := r.lastUsed.Load()
 	if !r.transmit(inner.Header{Kind: inner.KindControl}, msg) {
-		if try := now - int64(idleAfter-tryFor); before < try {
-			r.lastUsed.CompareAndSwap(before, try)
-		}
+		r.try(r.engine.at(now))
 		r.engine.attend(r)
 		return false
 	}

@@ -51,7 +51,8 @@ type signs struct {
 	heard, data, pong    time.Time // last of all, last data, last pong
 	waiting, waitingPong time.Time // since when; zero: not
 	lost, lostPongs      int       // small pings lost meanwhile
-	doubted              bool      // our addresses have changed, or somebody doubts it, and nothing was heard since
+	questioned           bool      // somebody doubts that it is there, and nothing was heard since
+	doubted              bool      // our addresses have changed and nothing was heard since
 }
 
 // sentPing is a ping that may still be answered.
@@ -79,7 +80,7 @@ func (c *candidate) rouse() { c.poked, c.burst = true, 0 }
 // alive notes a sign of life.
 func (s *signs) alive(now time.Time) {
 	s.heard = later(s.heard, now)
-	s.waiting, s.lost, s.doubted = time.Time{}, 0, false
+	s.waiting, s.lost, s.doubted, s.questioned = time.Time{}, 0, false, false
 }
 
 // rest forgets what is outstanding.

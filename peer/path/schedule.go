@@ -88,7 +88,7 @@ func (t *Table) dueUp(c *candidate, now time.Time) time.Time {
 		return c.pinged.Add(quick)
 	case c.held && c == t.active && t.busy(now):
 		return c.pinged.Add(busyHeld)
-	case c.poked || c.suspect(now) || t.alarmed || c.rtt.samples < enough || c.mtu.wantsSmall():
+	case c.poked || c.questioned || c.suspect(now) || t.alarmed || c.rtt.samples < enough || c.mtu.wantsSmall():
 		return c.pinged.Add(quick)
 	case c != t.active:
 		return c.pinged.Add(min(standbyPing, t.pause(c)))

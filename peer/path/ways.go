@@ -80,7 +80,7 @@ func (t *Table) Doubted(now time.Time) bool {
 // asked for a sign of life, often until there is one.
 func (t *Table) Doubt() {
 	if t.active != nil {
-		t.active.doubted, t.active.poked = true, true
+		t.active.questioned, t.active.poked = true, true
 	}
 }
 

@@ -151,7 +151,7 @@ func TestMute(t *testing.T) {
 			t.Fatal("who is silent is not mute after a second")
 		}
 	}
-	if took := now.Sub(began); took < swift || asked > 4 {
+	if took := now.Sub(began); took < swift || asked > 5 { // one of them padded
 		t.Errorf("mute after %v and %d pings", took, asked)
 	}
 	if got := best(t, table); got != b1 {
