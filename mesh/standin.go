@@ -38,6 +38,8 @@ type lans struct {
 	met   map[pair]time.Time          // when two who shared a LAN last said so
 	names map[keys.NodeID]keys.NodeID // of the LANs that are shared, as the switch was told
 	told  lanTold                     // of our own, likewise
+
+	doubtful bool // somebody is to be asked for a sign of life who was asked just now
 }
 
 // lanTold is what the switch was told of a member's LAN.
@@ -196,6 +198,7 @@ func (n *Node) applyStandIns(now time.Time) {
 // doubtRivals asks members for a sign of life who say that they forward for a LAN, as another
 // does with whom they have not agreed: one of them may be dead.
 func (n *Node) doubtRivals(now time.Time) {
+	n.state.lans.doubtful = false
 	for id, s := range n.state.lans.said {
 		rival := n.state.lans.rival(s)
 		if rival == s.rival {
@@ -205,7 +208,8 @@ func (n *Node) doubtRivals(now time.Time) {
 		switch {
 		case rival.IsZero() || id == n.self:
 		case m == nil || now.Sub(m.doubted) < doubtEvery:
-			continue // another time
+			n.state.lans.doubtful = true
+			continue
 		default:
 			m.doubted = now
 			m.remote.Doubt()
@@ -251,7 +255,7 @@ func (n *Node) reconcileLAN(now time.Time, members bool) {
 	if s == nil {
 		return
 	}
-	if n.state.lans.tidy(now) {
+	if n.state.lans.tidy(now) || n.state.lans.doubtful {
 		n.applyStandIns(now)
 	}
 	if members {

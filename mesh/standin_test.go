@@ -119,6 +119,30 @@ func TestRival(t *testing.T) {
 	}
 }
 
+// TestDoubtIsPutOff is about a member that cannot be asked yet, or was asked just now: it is another time.
+func TestDoubtIsPutOff(t *testing.T) {
+	now, lan, a, b := time.Unix(1e9, 0), lanport.Segment{1}, keys.NodeID{1}, keys.NodeID{2}
+	forwards := func(id keys.NodeID) *lanSaid {
+		return &lanSaid{Statement: lanport.Statement{From: lanport.ID(id), Segment: lan, State: lanport.Forwarding}}
+	}
+	n := &Node{self: b}
+	n.state.lans.said = map[keys.NodeID]*lanSaid{a: forwards(a), b: forwards(b)}
+	for what, members := range map[string]map[keys.NodeID]*member{
+		"it has no remote yet":  {},
+		"it was asked just now": {a: {doubted: now.Add(-time.Second)}},
+	} {
+		n.state.members = members
+		n.doubtRivals(now)
+		if !n.state.lans.doubtful || !n.state.lans.said[a].rival.IsZero() {
+			t.Errorf("%s: put off %v, taken for asked by %v", what, n.state.lans.doubtful, n.state.lans.said[a].rival)
+		}
+	}
+	delete(n.state.lans.said, b)
+	if n.doubtRivals(now); n.state.lans.doubtful {
+		t.Error("there is nobody left to ask, and it goes on")
+	}
+}
+
 // TestStatementsAreSigned changes each byte of a statement, and who it is of.
 func TestStatementsAreSigned(t *testing.T) {
 	public, private, err := ed25519.GenerateKey(nil)
