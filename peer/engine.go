@@ -43,7 +43,7 @@ const (
 	frozenFor = 3 * time.Second
 	// tardyBy is how late it must be to take it that this node has too much to do: what it thinks of
 	// others for as long as tardyFor after that may be its own doing.
-	tardyBy  = 50 * time.Millisecond
+	tardyBy  = 100 * time.Millisecond
 	tardyFor = 30 * time.Second
 	// maxMeetings bounds the hellos that are under way for members who do not
 	// answer probes.

@@ -176,7 +176,7 @@ func (c *candidate) overdue() time.Time {
 	return time.Time{}
 }
 
-// rtt is a smoothed round trip (RFC 6298).
+// rtt is a smoothed round trip (RFC 6298, but falling faster).
 type rtt struct {
 	smoothed, variation time.Duration
 	last, least         time.Duration // the last, and the least of late
@@ -191,6 +191,11 @@ func (r *rtt) sample(d time.Duration) {
 	r.least += (d - r.least) / 64 // a path that has become longer is no sign of strain for ever
 	if r.samples++; r.samples == 1 {
 		r.smoothed, r.variation = d, d/2
+		return
+	}
+	if d < r.smoothed/2 { // what made the path slow is over: eighths would take minutes on a quiet one
+		r.smoothed /= 2
+		r.variation = max(r.variation, r.smoothed) / 2
 		return
 	}
 	r.variation += (max(d-r.smoothed, r.smoothed-d) - r.variation) / 4

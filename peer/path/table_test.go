@@ -286,3 +286,21 @@ func TestUnsent(t *testing.T) {
 		}
 	}
 }
+
+// A path that was slow is judged by what it is now after some pongs, and by none of them alone.
+func TestSlowPathIsFastAgain(t *testing.T) {
+	var r rtt
+	for range 20 {
+		r.sample(3 * time.Second)
+	}
+	r.sample(50 * time.Millisecond)
+	if got := r.timeout(); got < time.Second {
+		t.Errorf("after one fast pong a ping counts as lost after %v", got)
+	}
+	for range 9 {
+		r.sample(50 * time.Millisecond)
+	}
+	if got := r.timeout(); got > 300*time.Millisecond || got < 200*time.Millisecond {
+		t.Errorf("after ten a ping counts as lost after %v", got)
+	}
+}
