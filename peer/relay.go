@@ -29,9 +29,12 @@ const (
 	// wantedWays is how many circuits a pair without a direct path has: one in use
 	// and one that is ready.
 	wantedWays = 2
-	// seekFirst and seekAtMost are the pauses between attempts to get them.
+	// seekFirst and seekAtMost are the pauses between attempts to get them, and askFirst and askMore how many relays are
+	// asked in the first one and in each other.
 	seekFirst  = 200 * time.Millisecond
 	seekAtMost = 10 * time.Second
+	askFirst   = 8
+	askMore    = 2
 	// keepFor is how long circuits stay after frames last went, once there is a
 	// direct path.
 	keepFor = 30 * time.Second
@@ -161,6 +164,11 @@ func (e *Engine) advanceRelays(now time.Time) {
 		more, changed2 := c.book.Take()
 		for _, m := range append(out, more...) {
 			e.sendRelayMessage(m, now)
+		}
+		for _, id := range c.book.Refused() {
+			if r := e.control.byID[id]; r != nil {
+				e.control.schedule(r, now)
+			}
 		}
 		if !c.dirty && !changed && !changed2 {
 			return
@@ -316,7 +324,7 @@ func (r *Remote) noteMoved() {
 // has. It returns when to be called next.
 func (r *Remote) seek(wanted bool, now time.Time) time.Time {
 	if !wanted || r.Class() != Member {
-		r.seekAt, r.seekWait = time.Time{}, 0
+		r.restartSeek(time.Time{})
 		return time.Time{}
 	}
 	book := r.engine.control.relay.book
@@ -324,7 +332,7 @@ func (r *Remote) seek(wanted bool, now time.Time) time.Time {
 		if t := r.carried.Load(); t != 0 && now.Sub(r.engine.at(t)) < keepFor {
 			book.Need(r.ID, now)
 		}
-		r.seekAt, r.seekWait = time.Time{}, 0
+		r.restartSeek(time.Time{})
 		return time.Time{}
 	}
 	book.Need(r.ID, now)
@@ -337,21 +345,32 @@ func (r *Remote) seek(wanted bool, now time.Time) time.Time {
 	case r.seekAt.IsZero():
 		r.seekAt = now
 	}
-	if now.Before(r.seekAt) {
-		return r.seekAt
+	open, asking, late := book.Count(r.ID, now)
+	switch {
+	case now.Before(r.seekAt):
+	case open >= wantedWays:
+		r.restartSeek(now.Add(seekAtMost))
+	case r.seekWait == 0:
+		r.seekLeft, r.seekWait = askFirst, seekFirst
+		r.seekAt = now.Add(r.seekWait)
+	default:
+		r.seekLeft, r.seekWait = askMore, min(2*r.seekWait, seekAtMost)
+		r.seekAt = now.Add(r.seekWait)
 	}
-	open, asking := book.Count(r.ID)
-	if open >= wantedWays {
-		r.seekAt, r.seekWait = now.Add(seekAtMost), 0
-		return r.seekAt
+	if r.seekLeft == 0 || open+asking >= wantedWays {
+		return earliest(r.seekAt, late)
 	}
-	if asking == 0 {
-		r.askRelays(open, now)
+	if asked := r.askRelays(open, min(wantedWays-open-asking, r.seekLeft), now); asked > 0 {
+		r.seekLeft -= asked
+		_, _, late = book.Count(r.ID, now)
+	} else {
+		r.seekLeft = 0 // nobody is left to ask
 	}
-	r.seekWait = min(max(2*r.seekWait, seekFirst), seekAtMost)
-	r.seekAt = now.Add(r.seekWait)
-	return r.seekAt
+	return earliest(r.seekAt, late)
 }
+
+// restartSeek has relays sought anew, at a time or when there is need (zero).
+func (r *Remote) restartSeek(at time.Time) { r.seekAt, r.seekWait, r.seekLeft = at, 0, 0 }
 
 // forgive has the remote asked for circuits again that it could not make before: it may
 // have started anew. Those who need one do not wait for their next attempt.
@@ -359,7 +378,7 @@ func (r *Remote) forgive(now time.Time) {
 	c := &r.engine.control
 	for _, id := range c.relay.book.Forgive(r.ID) {
 		if other := c.byID[id]; other != nil {
-			other.seekAt, other.seekWait = time.Time{}, 0
+			other.restartSeek(time.Time{})
 			c.schedule(other, now)
 		}
 	}
@@ -389,9 +408,9 @@ func (r *Remote) direct(now time.Time) bool {
 	return to != nil && way.ClassOf(to.addr) == way.Direct && !r.paths.Doubted(now)
 }
 
-// askRelays asks the best members for circuits to the remote, of which some are
-// open, and makes sessions with its contacts where there are none.
-func (r *Remote) askRelays(open int, now time.Time) {
+// askRelays asks so many of the best members for circuits to the remote, of which some are
+// open, and makes sessions with its contacts where there are none. It returns how many it has asked.
+func (r *Remote) askRelays(open, most int, now time.Time) (asked int) {
 	e := r.engine
 	book := e.control.relay.book
 	var list []relay.Candidate
@@ -421,11 +440,12 @@ func (r *Remote) askRelays(open int, now time.Time) {
 		if c.Poor && open > 0 {
 			break // worse than the one there is
 		}
-		if open < wantedWays && book.Ask(c.ID, r.ID, now) {
-			open++
+		if asked < most && book.Ask(c.ID, r.ID, now) {
+			asked++
 			e.control.relay.wake = now
 		}
 	}
+	return asked
 }
 
 // Via is what a relayed path leads over.

@@ -134,6 +134,7 @@ type remoteControl struct {
 	relays     bool
 	seekAt     time.Time // when to ask for circuits next
 	seekWait   time.Duration
+	seekLeft   int // how many may be asked until then
 	moving     handover
 	onCircuits bool             // it is on either side of one
 	upBefore   []netip.AddrPort // addresses that were up when last looked at

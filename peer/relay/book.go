@@ -25,6 +25,9 @@ const (
 	avoidFor = 5 * time.Minute
 	// goodFor is how long a circuit has to have been there for that to begin anew.
 	goodFor = 30 * time.Second
+	// answerWithin is how soon a relay is expected to answer, besides two of its round trips: it may
+	// have died, and asks the other end in turn.
+	answerWithin = 300 * time.Millisecond
 )
 
 // Way is a circuit that ends here.
@@ -46,6 +49,7 @@ type Book struct {
 	last    uint64 // key
 	ways    []*entry
 	failed  map[served]failure // by relay and other end
+	refused []keys.NodeID      // other ends of those that have failed since Refused
 	out     []Message
 	changed bool
 }
@@ -81,6 +85,13 @@ func (b *Book) Take() (out []Message, changed bool) {
 	out, changed = b.out, b.changed
 	b.out, b.changed = nil, false
 	return out, changed
+}
+
+// Refused returns the other ends of circuits that relays could not make since the last call: others are to be asked.
+func (b *Book) Refused() []keys.NodeID {
+	list := b.refused
+	b.refused = nil
+	return list
 }
 
 // Ask begins to ask a relay for a circuit to another member, unless that is under
@@ -163,19 +174,23 @@ func (b *Book) Avoid(key uint64, bad bool, now time.Time) {
 	}
 }
 
-// Count says how many circuits to another member there are, and how many more are
-// asked for.
-func (b *Book) Count(other keys.NodeID) (open, asking int) {
+// Count says how many circuits to another member there are, and how many more may soon be: those that a relay was asked for
+// which is not overdue with its answer. The next will be so at late; zero: none.
+func (b *Book) Count(other keys.NodeID, now time.Time) (open, asking int, late time.Time) {
 	for _, e := range b.ways {
 		switch {
 		case e.Other != other:
 		case e.open:
 			open++
 		default:
-			asking++
+			if at := e.since.Add(answerWithin + 2*b.cfg.Link(e.Relay).RTT); now.Before(at) {
+				if asking++; late.IsZero() || at.Before(late) {
+					late = at
+				}
+			}
 		}
 	}
-	return open, asking
+	return open, asking, late
 }
 
 // Ways lists the circuits that are open.
@@ -346,6 +361,7 @@ func (b *Book) fail(e *entry, now time.Time) {
 	f.wait = min(max(2*f.wait, forgiveAfter), forgiveAtMost)
 	f.until = now.Add(f.wait)
 	b.failed[key] = f
+	b.refused = append(b.refused, e.Other)
 }
 
 // remove takes a way away, and tells the relay where that does not know.
