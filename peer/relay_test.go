@@ -571,3 +571,21 @@ func TestMeetOverRelay(t *testing.T) {
 		})
 	})
 }
+
+// Of the many who may carry, those come first of whom the other end has last said that they know it. One knows it no longer,
+// another has just died: neither holds a frame up.
+func TestRelaysThatDoNotServe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTriangle(t, 4)
+		stale, dead := w.relays[0], w.relays[1]
+		w.b.remote(stale).Rest()
+		stale.remote(w.b).Rest()
+		dead.host.SetAddr()
+		w.a.knows(w.b, peer.Spec{Contacts: []keys.NodeID{stale.identity.Public().ID(), dead.identity.Public().ID()}})
+		began := time.Now()
+		send(w.a.remote(w.b), frame(1400, 7))
+		eventually(t, time.Second, "the first frame", func() bool { return len(w.b.received()) == 1 })
+		t.Logf("the first frame after %v", time.Since(began))
+		eventually(t, time.Second, "a second way", func() bool { return len(w.a.remote(w.b).Status().Via) == 2 })
+	})
+}
