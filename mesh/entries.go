@@ -101,6 +101,23 @@ func (n *Node) resolveEntries(ctx context.Context, must bool) (*entryPoints, err
 	return e, nil
 }
 
+// awaitEntries is resolveEntries. Who joins and gets no answer from a name server asks again: the network
+// may not be there yet.
+func (n *Node) awaitEntries(ctx context.Context, joining bool) (*entryPoints, error) {
+	for wait := time.Second; ; wait = min(2*wait, entriesEvery) {
+		e, err := n.resolveEntries(ctx, joining)
+		if !joining || !noNameServer(err) {
+			return e, err
+		}
+		n.event(Warning, fmt.Sprintf("%v; it is asked again in %v", err, wait))
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
 // readEntries takes the invite and what is for ssh out of --join, and returns
 // the hosts.
 func (n *Node) readEntries(e *entryPoints, must bool) (hosts []string, err error) {

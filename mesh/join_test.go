@@ -360,6 +360,28 @@ func TestJoinerRestartedWhileWaiting(t *testing.T) {
 	})
 }
 
+// Who joins before its network is there waits for a name server that answers.
+func TestJoinBeforeNamesResolve(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		a := w.up(w.host("198.18.0.1"), "home")
+		a.waitReady(5 * time.Second)
+		b := w.up(w.host("198.18.0.2"), "b", "late.example")
+		select {
+		case words := <-b.words:
+			if time.Now().Before(lateDNS) {
+				t.Error("it has met somebody by a name that is not resolved")
+			}
+			time.Sleep(3 * time.Second) // until the request is there
+			if _, err := a.ask().Approve(t.Context(), words); err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(2 * time.Minute):
+			t.Fatal("it did not come")
+		}
+		b.waitReady(5 * time.Second)
+	})
+}
+
 // The admin's node restarts: the joiner shows new words, and they work.
 func TestAdminRestartedWhileOneWaits(t *testing.T) {
 	inWorld(t, 1, func(t *testing.T, w *world) {
@@ -399,6 +421,24 @@ func TestJoinOfSlowNetwork(t *testing.T) {
 		a.host.machine.SetLink(udptest.Link{}, udptest.Link{})
 		b.waitReady(joinLimit)
 	})
+}
+
+// Somewhere beyond two satellites everything takes its time, and works.
+func TestJoinFromFarAway(t *testing.T) {
+	for _, oneWay := range []time.Duration{300 * time.Millisecond, 500 * time.Millisecond, 700 * time.Millisecond, time.Second} {
+		t.Run(oneWay.String(), func(t *testing.T) {
+			inWorld(t, 1, func(t *testing.T, w *world) {
+				a := w.up(w.host("198.18.0.1"), "home")
+				a.waitReady(5 * time.Second)
+				far := w.host("198.18.0.2")
+				far.machine.SetLink(udptest.Link{Delay: oneWay}, udptest.Link{Delay: oneWay})
+				began := time.Now()
+				b := w.up(far, "laptop", a.invite(1))
+				b.waitReady(time.Minute)
+				t.Logf("ready after %v", time.Since(began))
+			})
+		})
+	}
 }
 
 // More join at once than would have room with two round trips of a slow link for each.
@@ -578,6 +618,7 @@ func TestEndInEveryPhase(t *testing.T) {
 		after time.Duration
 	}{
 		{"resolving", "slow.example", time.Second},
+		{"waiting for names", "late.example", time.Second},
 		{"hello", "198.18.9.9", time.Second},
 		{"at once", "198.18.0.1", 0},
 		{"meeting", "198.18.0.1", 12 * time.Millisecond},

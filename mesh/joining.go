@@ -178,14 +178,14 @@ func (n *Node) checkEntries(ctx context.Context, e *entryPoints) error {
 // may be another, on the same link, who has just joined as well and knows nobody:
 // met says whether an entry point was met.
 func (n *Node) firstMember(ctx context.Context, e *entryPoints) (met bool, err error) {
-	for !n.anyMember() {
+	for limit := meetAgain; !n.anyMember(); limit = min(2*limit, joinPatience) {
 		if err := ctx.Err(); err != nil {
 			return met, err
 		}
 		attempt, cancel := context.WithCancel(ctx)
 		done := make(chan bool)
-		go func() { done <- n.meetAgain(attempt, n.waysTo(e, meetAgain), n.hello()) }()
-		err := n.awaitMember(ctx, meetAgain)
+		go func() { done <- n.meetAgain(attempt, n.waysTo(e, limit), n.hello()) }()
+		err := n.awaitMember(ctx, limit)
 		cancel()
 		met = <-done || met
 		if err == nil {

@@ -276,7 +276,7 @@ func (n *Node) live(ctx context.Context, group *errgroup.Group) error {
 	joining := n.state.membership == nil
 	n.announceStart()
 	group.Go(func() error { return n.keepConfigured(ctx) })
-	entries, err := n.resolveEntries(ctx, joining)
+	entries, err := n.awaitEntries(ctx, joining)
 	if err != nil {
 		return err
 	}

@@ -44,13 +44,19 @@ type surroundings struct {
 func (n *Node) resolveHost(ctx context.Context, host string) ([]netip.Addr, error) {
 	addrs, err := n.cfg.Host.Resolve(ctx, host)
 	why := ""
-	if e := (*net.DNSError)(nil); errors.As(err, &e) && !e.IsNotFound || errors.Is(err, context.DeadlineExceeded) {
+	if noNameServer(err) {
 		why = err.Error()
 	}
 	n.around.Lock()
 	n.around.dns = why
 	n.around.Unlock()
 	return addrs, err
+}
+
+// noNameServer says that a name was not resolved for want of a server that answers.
+func noNameServer(err error) bool {
+	e := (*net.DNSError)(nil)
+	return errors.As(err, &e) && !e.IsNotFound || errors.Is(err, context.DeadlineExceeded)
 }
 
 // lookAround watches the surroundings until ctx ends.

@@ -95,11 +95,20 @@ func (h *host) Candidates(port uint16, _ string, _ []netip.Prefix) ([]traversal.
 // Watch implements mesh.Host.
 func (h *host) Watch(context.Context) <-chan struct{} { return h.changed }
 
+// lateDNS is from when on late.example is resolved; the worlds begin with the year.
+var lateDNS = time.Date(2000, 1, 1, 0, 1, 0, 0, time.UTC)
+
 // Resolve implements mesh.Host.
 func (h *host) Resolve(ctx context.Context, name string) ([]netip.Addr, error) {
 	if name == "slow.example" { // its server does not answer
 		<-ctx.Done()
 		return nil, ctx.Err()
+	}
+	if name == "late.example" {
+		if time.Now().Before(lateDNS) {
+			return nil, &net.DNSError{Err: "server misbehaving", Name: name, IsTemporary: true}
+		}
+		return []netip.Addr{netip.MustParseAddr("198.18.0.1")}, nil
 	}
 	if a, ok := h.dns[name]; ok {
 		return []netip.Addr{a}, nil

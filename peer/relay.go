@@ -345,28 +345,37 @@ func (r *Remote) seek(wanted bool, now time.Time) time.Time {
 	case r.seekAt.IsZero():
 		r.seekAt = now
 	}
-	open, asking, late := book.Count(r.ID, now)
-	switch {
-	case now.Before(r.seekAt):
-	case open >= wantedWays:
-		r.restartSeek(now.Add(seekAtMost))
-	case r.seekWait == 0:
-		r.seekLeft, r.seekWait = askFirst, seekFirst
-		r.seekAt = now.Add(r.seekWait)
-	default:
-		r.seekLeft, r.seekWait = askMore, min(2*r.seekWait, seekAtMost)
-		r.seekAt = now.Add(r.seekWait)
+	open, asking, overdue, late := book.Count(r.ID, now)
+	if !now.Before(r.seekAt) {
+		r.nextSeek(open, now)
+	}
+	if !r.engine.wasTardy(now) { // else answers may be late by our own doing
+		asking -= overdue
 	}
 	if r.seekLeft == 0 || open+asking >= wantedWays {
 		return earliest(r.seekAt, late)
 	}
 	if asked := r.askRelays(open, min(wantedWays-open-asking, r.seekLeft), now); asked > 0 {
 		r.seekLeft -= asked
-		_, _, late = book.Count(r.ID, now)
+		_, _, _, late = book.Count(r.ID, now)
 	} else {
 		r.seekLeft = 0 // nobody is left to ask
 	}
 	return earliest(r.seekAt, late)
+}
+
+// nextSeek says how many relays may be asked from now on, and until when.
+func (r *Remote) nextSeek(open int, now time.Time) {
+	switch {
+	case open >= wantedWays:
+		r.restartSeek(now.Add(seekAtMost))
+		return
+	case r.seekWait == 0 && !r.engine.wasTardy(now):
+		r.seekLeft, r.seekWait = askFirst, seekFirst
+	default:
+		r.seekLeft, r.seekWait = askMore, min(max(2*r.seekWait, seekFirst), seekAtMost)
+	}
+	r.seekAt = now.Add(r.seekWait)
 }
 
 // restartSeek has relays sought anew, at a time or when there is need (zero).

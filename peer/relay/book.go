@@ -174,23 +174,25 @@ func (b *Book) Avoid(key uint64, bad bool, now time.Time) {
 	}
 }
 
-// Count says how many circuits to another member there are, and how many more may soon be: those that a relay was asked for
-// which is not overdue with its answer. The next will be so at late; zero: none.
-func (b *Book) Count(other keys.NodeID, now time.Time) (open, asking int, late time.Time) {
+// Count says how many circuits to another member there are, how many more are asked for, and how many of those
+// are overdue. The next will be so at late; zero: none.
+func (b *Book) Count(other keys.NodeID, now time.Time) (open, asking, overdue int, late time.Time) {
 	for _, e := range b.ways {
 		switch {
 		case e.Other != other:
 		case e.open:
 			open++
 		default:
-			if at := e.since.Add(answerWithin + 2*b.cfg.Link(e.Relay).RTT); now.Before(at) {
-				if asking++; late.IsZero() || at.Before(late) {
-					late = at
-				}
+			asking++
+			switch at := e.since.Add(answerWithin + 2*b.cfg.Link(e.Relay).RTT); {
+			case !now.Before(at):
+				overdue++
+			case late.IsZero() || at.Before(late):
+				late = at
 			}
 		}
 	}
-	return open, asking, late
+	return open, asking, overdue, late
 }
 
 // Ways lists the circuits that are open.
