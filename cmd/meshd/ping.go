@@ -62,8 +62,10 @@ func (a *app) ping(ctx context.Context, name string, count int) error {
 	ctx, stop := a.interruptible(ctx)
 	defer stop()
 	sum := pingSummary{Name: name}
+	var last api.PingReply
 	err := a.client().Ping(ctx, name, count, func(r api.PingReply) {
 		sum.add(r)
+		last = r
 		if a.flags.json {
 			_ = printJSONLine(a.stdout, r)
 			return
@@ -75,6 +77,9 @@ func (a *app) ping(ctx context.Context, name string, count int) error {
 	}
 	if sum.Sent > 0 {
 		a.printSummary(sum)
+	}
+	if last.State == api.StateRelayed && !a.flags.json {
+		a.explainRelayed(ctx, last.Name)
 	}
 	if sum.Received == 0 {
 		if sum.Sent == 0 {
@@ -99,6 +104,19 @@ func (a *app) pingLine(r api.PingReply) string {
 	}
 	return fmt.Sprintf("%d bytes from %s: seq=%d time=%s path=%s %s", r.Bytes, clean(r.Name), r.Seq, millis(r.RTTMillis),
 		a.style.paint(stateColour(r.State), clean(string(r.State))), pathText(r.Transport, r.Endpoint, r.Via))
+}
+
+// explainRelayed prints why a member is reached through others, if the node says so now.
+func (a *app) explainRelayed(ctx context.Context, name string) {
+	s, err := a.client().Status(context.WithoutCancel(ctx)) // after an interrupt, too
+	if err != nil {
+		return // it has just ended
+	}
+	for _, p := range s.Peers {
+		if p.Name == name && p.State == api.StateRelayed {
+			a.printf("relayed: %s\n", whyRelayed(s, p))
+		}
+	}
 }
 
 func (a *app) printSummary(s pingSummary) {

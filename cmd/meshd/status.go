@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"meshd/mesh/api"
+	"meshd/mesh/doctor"
 )
 
 // newStatus is `meshd status`.
@@ -50,6 +51,7 @@ func statusRows(s *api.Status, now time.Time) []row {
 	for _, p := range s.Peers {
 		rows = append(rows, peerRow(p, now))
 	}
+	rows = append(rows, whyRows(s)...)
 	for _, r := range s.Relaying {
 		rows = append(rows, texts("relaying", clean(r.From), clean(r.To), byteCount(r.Bytes), bitRate(r.RateBPS)))
 	}
@@ -57,6 +59,31 @@ func statusRows(s *api.Status, now time.Time) []row {
 		rows = append(rows, healthRow(h))
 	}
 	return rows
+}
+
+// whyRows say of those that are reached through others why.
+func whyRows(s *api.Status) (rows []row) {
+	const most = 5
+	more := 0
+	for _, p := range s.Peers {
+		switch {
+		case p.State != api.StateRelayed:
+		case len(rows) < most:
+			rows = append(rows, texts("relayed", field(p.Name), whyRelayed(s, p)))
+		default:
+			more++
+		}
+	}
+	if more > 0 {
+		rows = append(rows, texts("relayed", fmt.Sprintf("%d more", more), "meshd doctor says why"))
+	}
+	return rows
+}
+
+// whyRelayed says for people why a member is reached through others, and what can be done.
+func whyRelayed(s *api.Status, p api.Peer) string {
+	why, remedy := doctor.WhyNotDirect(s.Self, p, portOf(s))
+	return clean(fmt.Sprintf("%s (%s)", why, remedy))
 }
 
 // bridgeRow is the port to the LAN that this node bridges.

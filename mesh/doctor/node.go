@@ -80,7 +80,7 @@ func checkPairs(_ context.Context, cfg Config) []api.Check {
 		case api.StateDirect:
 			direct++
 		case api.StateRelayed:
-			why, remedy := whyNotDirect(cfg.Status.Self, p, cfg.Port)
+			why, remedy := WhyNotDirect(cfg.Status.Self, p, cfg.Port)
 			list = append(list, one("pair "+p.Name, api.CheckWarning, remedy, "relayed through %s: %s", orUnknown(strings.Join(p.Via, ", ")), why)...)
 		case api.StateConnecting:
 			list = append(list, one("pair "+p.Name, api.CheckWarning, "wait some seconds and look again", "connecting")...)
@@ -99,8 +99,9 @@ func checkPairs(_ context.Context, cfg Config) []api.Check {
 	return append(ok(name, "%s", summary), list...)
 }
 
-// whyNotDirect reasons from what is known of both sides.
-func whyNotDirect(self api.Self, p api.Peer, port uint16) (why, remedy string) {
+// WhyNotDirect reasons from what is known of both sides why a member is reached through others, and says what its user
+// could do. Port is the one that this node listens on.
+func WhyNotDirect(self api.Self, p api.Peer, port uint16) (why, remedy string) {
 	here, there := self.NAT.Mapping, p.NATMapping
 	switch {
 	case !self.NAT.UDP:
