@@ -14,9 +14,12 @@ import (
 // behind is a machine behind a NAT of its own, through which nobody is reached
 // directly.
 func (w *world) behind(outside string) *host {
-	nat := w.net.NAT(udptest.NATConfig{
-		Mapping: udptest.AddressAndPortDependent, Filtering: udptest.AddressAndPortDependent,
-	}, netip.MustParseAddr(outside))
+	return w.behindNAT(outside, udptest.NATConfig{Mapping: udptest.AddressAndPortDependent, Filtering: udptest.AddressAndPortDependent})
+}
+
+// behindNAT is a machine behind a NAT of its own.
+func (w *world) behindNAT(outside string, cfg udptest.NATConfig) *host {
+	nat := w.net.NAT(cfg, netip.MustParseAddr(outside))
 	nat.SetLink(line10ms, line10ms)
 	return &host{world: w, machine: nat.Host(netip.MustParseAddr("192.168.1.2")), changed: make(chan struct{}, 1)}
 }
