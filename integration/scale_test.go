@@ -107,11 +107,11 @@ func (w *world) checkIdle(nodes []*lab.Node) {
 		bound *= 2
 	}
 	if least > bound {
-		w.Errorf("idle nodes take %.2f %% of a core each, want %.0f at most", 100*least, 100*bound)
+		w.Errorf("an idle node takes %.2f %% of a core, want %.0f at most", 100*least, 100*bound)
 	}
 }
 
-// idleShare is the part of a core that the mean node takes.
+// idleShare is the part of a core that the busiest node takes.
 func (w *world) idleShare(nodes []*lab.Node) float64 {
 	w.Helper()
 	before := make([]time.Duration, len(nodes))
@@ -131,7 +131,7 @@ func (w *world) idleShare(nodes []*lab.Node) float64 {
 	}
 	mean := sum.Seconds() / idleTime.Seconds() / float64(len(nodes))
 	w.Logf("idle: %.2f %% of a core for each node, %.2f %% for the busiest, %d MiB", 100*mean, 100*most, w.residentMiB(nodes[0].PID()))
-	return mean
+	return most
 }
 
 // cpuTime is user and system time of a process: fields 14 and 15 of proc_pid_stat(5).
