@@ -27,6 +27,7 @@ func TestOneEthernet(t *testing.T) {
 			nodes := []*lab.Node{home, laptop, office}
 			w.waitPeers(nodes...)
 			w.pingAll(200, nodes...)
+			w.checkNames(nodes...)
 			w.checkIPv4(nodes)
 			w.checkFrames(home, laptop, office)
 			w.checkBroadcast(home, laptop, office)
