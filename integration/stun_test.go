@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -166,20 +167,8 @@ func TestSTUN(t *testing.T) {
 	if outside.Addr() != site.Public() || outside.Port() == 51830 {
 		t.Errorf("it takes %v for its outside address, behind %v", outside, site.Public())
 	}
-	var s struct {
-		Self struct {
-			Endpoints []endpoint
-			NAT       struct{ Mapping string }
-		}
-	}
-	w.eventually(20*time.Second, "the NAT is known by the answers of both servers", func() error {
-		w.must(nas.JSON(w.within(10*time.Second), &s, "status"))
-		if s.Self.NAT.Mapping != "endpoint-independent" {
-			return fmt.Errorf("%+v", s.Self)
-		}
-		return nil
-	})
-	for _, e := range s.Self.Endpoints {
+	w.waitMapping(nas, "endpoint-independent") // both servers have answered
+	for _, e := range w.endpoints(nas) {
 		if e.Kind != "host" && e.Addr != outside {
 			t.Errorf("it lists %v, which is nonsense", e)
 		}
@@ -199,4 +188,28 @@ func TestSTUN(t *testing.T) {
 			t.Errorf("the friend reaches %s at %s, want %v", p.Name, p.Endpoint, outside)
 		}
 	}
+
+	// Servers that are dead keep nobody from asking the members.
+	args = []string{"--no-portmap"}
+	for port := range 5 {
+		args = append(args, "--stun", netip.AddrPortFrom(fools.Addr4(), uint16(6000+port)).String())
+	}
+	office := w.net.Site("office", lab.SiteConfig{NAT: lab.Home, V4: true})
+	late := w.join(office.Host("late"), w.invite(nas), args...)
+	w.waitMapping(late, "endpoint-independent")
+}
+
+// waitMapping waits until a node says what its NAT does.
+func (w *world) waitMapping(n *lab.Node, want string) {
+	w.Helper()
+	w.eventually(40*time.Second, fmt.Sprintf("the NAT of %s is %s", n.Host.Name(), want), func() error {
+		var s struct {
+			Self struct{ NAT struct{ Mapping string } }
+		}
+		w.must(n.JSON(w.within(10*time.Second), &s, "status"))
+		if got := s.Self.NAT.Mapping; got != want {
+			return errors.New(got)
+		}
+		return nil
+	})
 }
