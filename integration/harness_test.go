@@ -286,6 +286,7 @@ type status struct {
 type peerStatus struct {
 	Name, State, Transport, Endpoint string
 	Addresses                        []netip.Addr
+	PathMTU                          int `json:"path_mtu"`
 }
 
 func (w *world) status(n *lab.Node) status {

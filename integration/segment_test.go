@@ -27,6 +27,7 @@ func TestOneEthernet(t *testing.T) {
 			nodes := []*lab.Node{home, laptop, office}
 			w.waitPeers(nodes...)
 			w.pingAll(200, nodes...)
+			w.checkNames(nodes...)
 			w.checkIPv4(nodes)
 			w.checkFrames(home, laptop, office)
 			w.checkBroadcast(home, laptop, office)
@@ -45,28 +46,40 @@ func (w *world) checkIPv4(nodes []*lab.Node) {
 	w.Helper()
 	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 9, 0, byte(i + 1)}) }
 	for i, n := range nodes {
-		w.inside(n.Host, func(h *netlink.Handle) error {
-			tap, err := h.LinkByName("mesh0")
-			if err != nil {
-				return err
-			}
-			return h.AddrAdd(tap, &netlink.Addr{IPNet: &net.IPNet{IP: addr(i).AsSlice(), Mask: net.CIDRMask(24, 32)}})
-		})
+		w.giveIPv4(n, addr(i))
 	}
 	for i, from := range nodes {
 		for j, to := range nodes {
-			if i == j {
-				continue
+			if i != j {
+				w.pingWhole(from, addr(j), w.addr(to))
 			}
-			for _, ping := range [][]string{
-				{"-s", "1472", addr(j).String()},
-				{"-s", "1452", w.addr(to).String()},
-			} {
-				args := append([]string{"-c", "3", "-i", "0.05", "-W", "2", "-M", "do"}, ping...)
-				if out, err := from.Host.Command(w.within(15*time.Second), "ping", args...).CombinedOutput(); err != nil {
-					w.Errorf("%s pings %s with 1500 bytes: %v\n%s", from.Host.Name(), to.Host.Name(), err, out)
-				}
-			}
+		}
+	}
+}
+
+// giveIPv4 gives a node's TAP an IPv4 address by hand.
+func (w *world) giveIPv4(n *lab.Node, addr netip.Addr) {
+	w.Helper()
+	w.inside(n.Host, func(h *netlink.Handle) error {
+		tap, err := h.LinkByName("mesh0")
+		if err != nil {
+			return err
+		}
+		return h.AddrAdd(tap, &netlink.Addr{IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(24, 32)}})
+	})
+}
+
+// pingWhole pings addresses on the segment with packets of 1500 bytes that must not be broken. Each must be answered.
+func (w *world) pingWhole(from *lab.Node, to ...netip.Addr) {
+	w.Helper()
+	for _, addr := range to {
+		payload := "1472"
+		if addr.Is6() {
+			payload = "1452"
+		}
+		out, err := from.Host.Command(w.within(15*time.Second), "ping", "-c", "3", "-i", "0.05", "-W", "2", "-M", "do", "-s", payload, addr.String()).CombinedOutput()
+		if err != nil {
+			w.Errorf("%s pings %v with 1500 bytes: %v\n%s", from.Host.Name(), addr, err, out)
 		}
 	}
 }

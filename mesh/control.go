@@ -380,7 +380,7 @@ func (n *Node) askSTUN(now time.Time) {
 func (n *Node) stunServers() []netip.AddrPort {
 	list := slices.Clone(n.stun)
 	for _, id := range n.state.neighbours {
-		if m := n.state.members[id]; m != nil && m.up && len(list) < 4 {
+		if m := n.state.members[id]; m != nil && m.up && len(list) < len(n.stun)+4 {
 			if at := m.remote.Status().Endpoint; at.IsValid() && !way.IsVirtual(at.Addr()) {
 				list = append(list, at)
 			}

@@ -161,9 +161,11 @@ func conclude(answers []observation, local []netip.AddrPort) Result {
 	r := Result{UDP: len(answers) > 0, Reflexive: reflexive(answers, local)}
 	var v4, v6 []observation
 	for _, o := range answers {
-		if o.mapped.Addr().Is4() {
+		switch {
+		case !UsableEndpoint(o.mapped): // nobody sees us there: it says nothing of our NAT
+		case o.mapped.Addr().Is4():
 			v4 = append(v4, o)
-		} else {
+		default:
 			v6 = append(v6, o)
 		}
 	}

@@ -98,7 +98,9 @@ func TestClientMapping(t *testing.T) {
 		{"a neighbour does not see the NAT", map[string]string{a1: outside, b1: outside, lan: local}, local, MappingEndpointIndependent, true, []string{outside}},
 		{"a server behind a router that hides sources", map[string]string{a1: outside, b1: outside, "203.0.113.2:1": "192.168.1.1:7"}, local, MappingEndpointIndependent, true, []string{outside, "192.168.1.1:7"}},
 		{"neighbours only", map[string]string{lan: local}, local, MappingUnknown, true, nil},
-		{"a server that lies with loopback", map[string]string{a1: outside, b1: "127.0.0.1:9"}, local, MappingAddressAndPortDependent, true, []string{outside}},
+		{"a server that lies with loopback", map[string]string{a1: outside, b1: "127.0.0.1:9"}, local, MappingUnknown, true, []string{outside}},
+		{"servers that lie beside others", map[string]string{a1: outside, b1: outside, a2: "127.0.0.1:9", "203.0.113.2:1": "127.0.0.1:10"}, local, MappingEndpointIndependent, true, []string{outside}},
+		{"nobody but one that lies", map[string]string{a1: "127.0.0.1:9"}, local, MappingUnknown, true, nil},
 		{"IPv6", map[string]string{"[2001:db8::1]:1": "[2001:db8::9]:51830"}, "[2001:db8::9]:51830", MappingNone, true, nil},
 		{"IPv4 tells the mapping", map[string]string{"[2001:db8::1]:1": "[2001:db8::9]:51830", a1: outside, b1: outside}, "[2001:db8::9]:51830", MappingEndpointIndependent, true, []string{outside}},
 	} {

@@ -211,31 +211,46 @@ func (e *endpoint) expectAny(t *testing.T) {
 
 func TestLinkMTU(t *testing.T) {
 	for _, blackhole := range []bool{false, true} {
-		l := newLab(t)
-		n := l.Internet("isp")
-		a := n.Host("a", HostConfig{Link: Link{MTU: 1300}})
-		b := n.Site("site", SiteConfig{NAT: Home}).Host("b")
-		if blackhole {
-			if err := n.DropTooBig(); err != nil {
-				t.Fatal(err)
-			}
+		for _, made := range []int{1300, 0} { // with that MTU, or given it later
+			testLinkMTU(t, blackhole, made)
 		}
-		ping := func(size string) error {
-			return b.Command(t.Context(), "ping", "-c2", "-i0.1", "-W1", "-Mdo", "-s", size, a.Addr4().String()).Run()
-		}
-		if err := ping("1272"); err != nil {
-			t.Errorf("a packet of the MTU: %v", err)
-		}
-		if err := ping("1273"); err == nil {
-			t.Error("a packet larger than the MTU passes")
-		}
-		// What the sender has learned: nothing, when the messages are dropped.
-		out, err := b.Command(t.Context(), "ip", "route", "get", a.Addr4().String()).CombinedOutput()
-		if err != nil {
+	}
+}
+
+func testLinkMTU(t *testing.T, blackhole bool, made int) {
+	t.Helper()
+	l := newLab(t)
+	n := l.Internet("isp")
+	a := n.Host("a", HostConfig{Link: Link{MTU: made}})
+	b := n.Site("site", SiteConfig{NAT: Home}).Host("b")
+	if blackhole {
+		if err := n.DropTooBig(); err != nil {
 			t.Fatal(err)
 		}
-		if learned := string(out); blackhole == containsMTU(learned) {
-			t.Errorf("blackhole %v: %s", blackhole, learned)
+	}
+	ping := func(size string) error {
+		return b.Command(t.Context(), "ping", "-c2", "-i0.1", "-W1", "-Mdo", "-s", size, a.Addr4().String()).Run()
+	}
+	if made == 0 {
+		if err := ping("1472"); err != nil {
+			t.Errorf("a packet of 1500 bytes: %v", err)
 		}
+		if err := n.SetMTU(a, 1300); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := ping("1272"); err != nil {
+		t.Errorf("a packet of the MTU: %v", err)
+	}
+	if err := ping("1273"); err == nil {
+		t.Error("a packet larger than the MTU passes")
+	}
+	// What the sender has learned: nothing, when the messages are dropped.
+	out, err := b.Command(t.Context(), "ip", "route", "get", a.Addr4().String()).CombinedOutput()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if learned := string(out); blackhole == containsMTU(learned) {
+		t.Errorf("blackhole %v: %s", blackhole, learned)
 	}
 }

@@ -138,8 +138,33 @@ func (u *uplink) setLink(link Link) error {
 		return errors.New("the link was made without a relay: give it Link{Adjustable: true}")
 	}
 	if link.mtu() != u.cable.relay.link().mtu() {
-		return errors.New("the MTU of a link that is in use does not change")
+		return errors.New("the MTU of a link with a relay does not change")
 	}
 	u.cable.relay.set(link)
 	return u.cable.limitSegments(link)
+}
+
+// SetMTU changes the MTU of a customer's links, as when a tunnel takes the place of a cable. They must have been made
+// without a relay.
+func (n *Network) SetMTU(c Customer, mtu int) error {
+	return n.lab.change(fmt.Sprintf("let links of %s carry %d bytes", c.Name(), mtu), func() error {
+		if err := (Link{MTU: mtu}).check(); err != nil {
+			return err
+		}
+		for _, up := range c.uplinks() {
+			if up.cable.relay != nil {
+				return errors.New("the link has a relay")
+			}
+			for _, e := range []end{up.cable.a, up.cable.b} {
+				l, err := e.link()
+				if err != nil {
+					return err
+				}
+				if err := e.ns.link.LinkSetMTU(l, mtu); err != nil {
+					return fmt.Errorf("set MTU of %s of %q: %w", e.name, e.ns.name, err)
+				}
+			}
+		}
+		return nil
+	})
 }
