@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -52,15 +53,21 @@ type triangle struct {
 
 func newTriangle(t *testing.T, relays int) *triangle {
 	t.Helper()
+	return newTriangleOver(t, slices.Repeat([]time.Duration{5 * time.Millisecond}, relays)...)
+}
+
+// newTriangleOver is newTriangle with relays so far away each, one way.
+func newTriangleOver(t *testing.T, away ...time.Duration) *triangle {
+	t.Helper()
 	net := udptest.NewInternet(3)
 	net.LogOnFailure(t)
 	in := newNetwork(t)
 	w := &triangle{net: net, signer: in.signer}
 	w.a = behind(t, net, in, "a", "203.0.113.1", symmetric())
 	w.b = behind(t, net, in, "b", "203.0.113.2", symmetric())
-	for i := range relays {
+	for i, delay := range away {
 		r := start(t, net, in, "r", netip.AddrFrom4([4]byte{198, 18, 0, byte(i + 1)}).String())
-		r.host.SetLink(udptest.Link{Delay: 5 * time.Millisecond}, udptest.Link{Delay: 5 * time.Millisecond})
+		r.host.SetLink(udptest.Link{Delay: delay}, udptest.Link{Delay: delay})
 		meet(t, w.a, r)
 		meet(t, w.b, r)
 		for _, n := range []*node{w.a, w.b} {
@@ -507,6 +514,110 @@ func TestOwnTrafficFirst(t *testing.T) {
 		if others < 50_000 {
 			t.Errorf("%d bytes/s for others", others)
 		}
+	})
+}
+
+// keeps says that both ends use a relay, within a time, and for another.
+func (w *triangle) keeps(t *testing.T, relay int, within, during time.Duration) {
+	t.Helper()
+	eventually(t, within, "both use the relay", func() bool { return w.via(w.a, w.b) == relay && w.via(w.b, w.a) == relay })
+	for began := time.Now(); time.Since(began) < during; time.Sleep(100 * time.Millisecond) {
+		if a, b := w.via(w.a, w.b), w.via(w.b, w.a); a != relay || b != relay {
+			t.Fatalf("after %v one end uses relay %d, the other %d", time.Since(began), a, b)
+		}
+	}
+}
+
+// Of two relays a pair uses the one of enough bandwidth, and of two such the nearer one; it stays there.
+func TestRelayChosenByRate(t *testing.T) {
+	const near, far = 0, 1
+	for _, c := range []struct {
+		name      string
+		near, far uint64 // bytes per second that they give; 0: no limit
+		want      int
+	}{
+		{"both fast", 0, 0, near},
+		{"the near one slow", 60_000, 0, far},
+		{"the far one slow", 0, 60_000, near},
+		{"both slow", 60_000, 60_000, near},
+		{"the near one fast enough", 5_000_000, 0, near},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newTriangleOver(t, 5*time.Millisecond, 15*time.Millisecond)
+				w.relays[near].engine.SetSharing(peer.Sharing{On: true, Rate: c.near})
+				w.relays[far].engine.SetSharing(peer.Sharing{On: true, Rate: c.far})
+				w.chat(t)
+				eventually(t, 5*time.Second, "two circuits", func() bool {
+					return len(w.a.remote(w.b).Status().Via) == 2 && len(w.b.remote(w.a).Status().Via) == 2
+				})
+				w.keeps(t, c.want, 10*time.Second, 2*time.Minute)
+				for _, r := range w.relays {
+					r.engine.SetSharing(peer.Sharing{On: true})
+				}
+				time.Sleep(50 * time.Second) // until all circuits have been refreshed
+				w.keeps(t, near, 0, time.Minute)
+			})
+		})
+	}
+}
+
+// A pair that takes nearly all that its relay gives is not led away from there by its own traffic.
+func TestRelayInUseIsNoWorse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTriangleOver(t, 5*time.Millisecond, 8*time.Millisecond)
+		w.relays[0].engine.SetSharing(peer.Sharing{On: true, Rate: 700_000})
+		flood(t, w.a.remote(w.b), 550_000)
+		eventually(t, 5*time.Second, "two circuits", func() bool { return len(w.a.remote(w.b).Status().Via) == 2 })
+		at := w.via(w.a, w.b)
+		for range 30 { // some refreshes
+			if got := rateOf(w.b, 4*time.Second); got < 500_000 {
+				t.Errorf("%d bytes/s", got)
+			}
+			if w.via(w.a, w.b) != at {
+				t.Fatalf("moved from relay %d to %d", at, w.via(w.a, w.b))
+			}
+		}
+	})
+}
+
+// A pair of which a relay has once said how little it gives asks another first the next time.
+func TestSlowRelayIsRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTriangleOver(t, 5*time.Millisecond, 15*time.Millisecond, 16*time.Millisecond)
+		w.relays[0].engine.SetSharing(peer.Sharing{On: true, Rate: 60_000})
+		for _, r := range w.relays {
+			for _, n := range []*node{w.a, w.b} {
+				n.remote(r).Keep(true)
+				r.remote(n).Keep(true)
+			}
+		}
+		has := func(relays ...int) bool {
+			list := map[keys.NodeID]bool{}
+			for _, v := range w.a.remote(w.b).Status().Via {
+				list[v.Relays[0]] = true
+			}
+			for _, i := range relays {
+				if !list[w.relays[i].identity.Public().ID()] {
+					return false
+				}
+			}
+			return len(list) == len(relays)
+		}
+		send(w.a.remote(w.b), frame(300, 1))
+		eventually(t, 5*time.Second, "circuits over the nearest", func() bool { return has(0, 1) })
+		time.Sleep(5 * time.Minute) // nobody has anything to say
+		if !has() {
+			t.Fatal("the circuits are kept for nothing")
+		}
+		send(w.a.remote(w.b), frame(300, 2))
+		eventually(t, 5*time.Second, "circuits over those that have bandwidth", func() bool { return has(1, 2) })
+		w.a.engine.Forget(w.relays[0].identity.Public().ID())
+		time.Sleep(5 * time.Minute)
+		w.a.knows(w.relays[0], peer.Spec{Relays: true, Candidates: []netip.AddrPort{w.relays[0].at}}).Keep(true)
+		eventually(t, 5*time.Second, "the session", func() bool { return w.a.remote(w.relays[0]).Up() })
+		send(w.a.remote(w.b), frame(300, 3))
+		eventually(t, 5*time.Second, "circuits over the nearest, as if nothing were known", func() bool { return has(0, 1) })
 	})
 }
 
