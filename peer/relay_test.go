@@ -3,8 +3,10 @@ package peer_test
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -664,6 +666,128 @@ func TestTwoRelays(t *testing.T) {
 			t.Errorf("the relays received %d frames", n)
 		}
 	})
+}
+
+// row is members of whom each reaches the next one only, the first and the last behind symmetric NATs. What is known of
+// who is farther away is which contacts it has: the one before it.
+func row(t *testing.T, relays int) (nodes []*node) {
+	t.Helper()
+	net := udptest.NewInternet(5)
+	net.LogOnFailure(t)
+	in := newNetwork(t)
+	nodes = append(nodes, behind(t, net, in, "a", "203.0.113.1", symmetric()))
+	for i := range relays {
+		r := start(t, net, in, "r", netip.AddrFrom4([4]byte{198, 18, 0, byte(i + 1)}).String())
+		nodes = append(nodes, r)
+	}
+	nodes = append(nodes, behind(t, net, in, "b", "203.0.113.2", symmetric()))
+	place := map[*udptest.Host]int{}
+	for i, n := range nodes {
+		place[n.host] = i
+	}
+	net.Block(func(d udptest.Datagram) bool {
+		from, to := place[d.From], place[d.To]
+		return from-to > 1 || to-from > 1
+	})
+	for i, n := range nodes[:len(nodes)-1] {
+		if next := nodes[i+1]; i+1 < len(nodes)-1 {
+			meet(t, n, next)
+		} else {
+			meet(t, next, n) // who is behind a NAT begins
+		}
+	}
+	for i, n := range nodes {
+		for j, of := range nodes {
+			spec := peer.Spec{Relays: j > 0 && j < len(nodes)-1}
+			switch {
+			case i == j:
+				continue
+			case i-j == 1, j-i == 1:
+				if spec.Relays {
+					spec.Candidates = []netip.AddrPort{of.at}
+				}
+			case j > i:
+				spec.Contacts = []keys.NodeID{nodes[j-1].identity.Public().ID()}
+			default:
+				spec.Contacts = []keys.NodeID{nodes[j+1].identity.Public().ID()}
+			}
+			r := n.knows(of, spec)
+			if i-j == 1 || j-i == 1 {
+				r.Want()
+			}
+		}
+	}
+	return nodes
+}
+
+// reaches waits until a node has a session with another that is farther away, seeking one with those between first.
+func (n *node) reaches(t *testing.T, all []*node, to int) {
+	t.Helper()
+	for i := 2; i <= to; i++ {
+		eventually(t, 20*time.Second, fmt.Sprintf("a session with number %d", i), func() bool {
+			n.remote(all[i]).Want()
+			return n.remote(all[i]).Up()
+		})
+	}
+}
+
+// Frames cross a chain of three relays, both ways, and the ends know which; none of them sees a frame. Over four there
+// is no way.
+func TestThreeRelays(t *testing.T) {
+	for relays := 3; relays <= 4; relays++ {
+		t.Run(strconv.Itoa(relays), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				nodes := row(t, relays)
+				a, b := nodes[0], nodes[len(nodes)-1]
+				a.reaches(t, nodes, 4)
+				if relays == 4 {
+					last := a.remote(nodes[4]).Status()
+					if n := len(last.Via[last.Endpoint].Relays); n != 3 {
+						t.Errorf("the last relay is reached over %d", n)
+					}
+					for range 60 {
+						send(a.remote(b), frame(300, 7))
+						send(b.remote(a), frame(300, 7))
+						time.Sleep(time.Second)
+						if a.remote(b).Up() || b.remote(a).Up() || len(a.received())+len(b.received()) > 0 {
+							t.Fatal("a chain of four carries")
+						}
+					}
+					return
+				}
+				const frames = 20
+				for i := range frames {
+					send(a.remote(b), frame(1400, i))
+					send(b.remote(a), frame(1400, i))
+				}
+				eventually(t, 5*time.Second, "frames both ways", func() bool {
+					return len(a.received()) == frames && len(b.received()) == frames
+				})
+				for i := range frames {
+					if want := frame(1400, i); !bytes.Equal(a.received()[i], want) || !bytes.Equal(b.received()[i], want) {
+						t.Fatalf("frame %d is not what was sent", i)
+					}
+				}
+				for name, end := range map[string][]*node{"a": nodes, "b": {nodes[4], nodes[3], nodes[2], nodes[1], nodes[0]}} {
+					st := end[0].remote(end[4]).Status()
+					v := st.Via[st.Endpoint]
+					if len(v.Relays) != 3 || v.Endpoint != end[1].at {
+						t.Fatalf("%s goes via %+v", name, v)
+					}
+					for i, id := range v.Relays {
+						if id != end[i+1].identity.Public().ID() {
+							t.Errorf("%s: relay %d is another", name, i)
+						}
+					}
+				}
+				for i, r := range nodes[1:4] {
+					if n := len(r.received()); n > 0 {
+						t.Errorf("relay %d received %d frames", i+1, n)
+					}
+				}
+			})
+		})
+	}
 }
 
 // Members who have never heard of each other meet by a hello over a relay.
