@@ -39,6 +39,8 @@ type flow struct {
 	share   relay.Bucket
 
 	bytesBefore, offeredBefore uint64 // when shares were last divided
+	most                       uint64 // of the share, bytes per second, if the pair wants all; 0: no limit
+	divided                    bool   // it has a share
 }
 
 // end is a circuit that ends here.

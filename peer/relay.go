@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"crypto/rand"
 	"net/netip"
 	"slices"
@@ -64,7 +65,7 @@ type relayMessage struct {
 }
 
 func (e *Engine) newRelaying() relaying {
-	cfg := relay.Config{Self: e.identity.Public().ID(), Link: e.linkTo, Rand: rand.Reader}
+	cfg := relay.Config{Self: e.identity.Public().ID(), Link: e.linkTo, Share: e.shareOf, Rand: rand.Reader}
 	return relaying{
 		desk: relay.NewDesk(cfg), book: relay.NewBook(cfg),
 		held: map[uint64]*Remote{}, flows: map[relay.Circuit]*flow{}, share: sharing{Sharing: Sharing{On: true}},
@@ -170,6 +171,12 @@ func (e *Engine) advanceRelays(now time.Time) {
 				e.control.schedule(r, now)
 			}
 		}
+		for _, w := range c.book.Restated() {
+			if r := c.held[w.Key]; r != nil && !r.closed {
+				r.paths.Slow(virtual(w.Key), relay.Slower(w.Rate), now)
+				e.control.schedule(r, now)
+			}
+		}
 		if !c.dirty && !changed && !changed2 {
 			return
 		}
@@ -220,6 +227,7 @@ func (e *Engine) publishCircuits(now time.Time) {
 		if c.held[w.Key] == nil {
 			c.held[w.Key] = r
 			r.paths.Hold(virtual(w.Key), r.session.SendKey() == nil, now)
+			r.paths.Slow(virtual(w.Key), relay.Slower(w.Rate), now)
 		}
 		r.advance(now) // its route may lead over a circuit that has moved
 	}
@@ -439,9 +447,11 @@ func (r *Remote) askRelays(open, most int, now time.Time) (asked int) {
 		if !relay.Fits(e.identity.Public().ID(), r.ID, append(link.Chain, x.ID)) {
 			continue
 		}
+		rate, beyond := book.Terms(x.ID, r.ID, now)
 		list = append(list, relay.Candidate{
-			ID: x.ID, Contact: contact, Public: len(x.contacts) == 0, Far: len(link.Chain) > 0, RTT: link.RTT,
-			Poor: book.Poor(x.ID, r.ID, now),
+			ID: x.ID, Contact: contact, Public: len(x.contacts) == 0, Far: len(link.Chain) > 0,
+			Poor: book.Poor(x.ID, r.ID, now), Rate: rate,
+			RTT: link.RTT + cmp.Or(beyond, link.RTT), // who has not said it is taken to be in the middle
 		})
 	}
 	relay.Rank(list)

@@ -3,7 +3,10 @@ package peer_test
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"net/netip"
+	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -52,15 +55,21 @@ type triangle struct {
 
 func newTriangle(t *testing.T, relays int) *triangle {
 	t.Helper()
+	return newTriangleOver(t, slices.Repeat([]time.Duration{5 * time.Millisecond}, relays)...)
+}
+
+// newTriangleOver is newTriangle with relays so far away each, one way.
+func newTriangleOver(t *testing.T, away ...time.Duration) *triangle {
+	t.Helper()
 	net := udptest.NewInternet(3)
 	net.LogOnFailure(t)
 	in := newNetwork(t)
 	w := &triangle{net: net, signer: in.signer}
 	w.a = behind(t, net, in, "a", "203.0.113.1", symmetric())
 	w.b = behind(t, net, in, "b", "203.0.113.2", symmetric())
-	for i := range relays {
+	for i, delay := range away {
 		r := start(t, net, in, "r", netip.AddrFrom4([4]byte{198, 18, 0, byte(i + 1)}).String())
-		r.host.SetLink(udptest.Link{Delay: 5 * time.Millisecond}, udptest.Link{Delay: 5 * time.Millisecond})
+		r.host.SetLink(udptest.Link{Delay: delay}, udptest.Link{Delay: delay})
 		meet(t, w.a, r)
 		meet(t, w.b, r)
 		for _, n := range []*node{w.a, w.b} {
@@ -510,6 +519,110 @@ func TestOwnTrafficFirst(t *testing.T) {
 	})
 }
 
+// keeps says that both ends use a relay, within a time, and for another.
+func (w *triangle) keeps(t *testing.T, relay int, within, during time.Duration) {
+	t.Helper()
+	eventually(t, within, "both use the relay", func() bool { return w.via(w.a, w.b) == relay && w.via(w.b, w.a) == relay })
+	for began := time.Now(); time.Since(began) < during; time.Sleep(100 * time.Millisecond) {
+		if a, b := w.via(w.a, w.b), w.via(w.b, w.a); a != relay || b != relay {
+			t.Fatalf("after %v one end uses relay %d, the other %d", time.Since(began), a, b)
+		}
+	}
+}
+
+// Of two relays a pair uses the one of enough bandwidth, and of two such the nearer one; it stays there.
+func TestRelayChosenByRate(t *testing.T) {
+	const near, far = 0, 1
+	for _, c := range []struct {
+		name      string
+		near, far uint64 // bytes per second that they give; 0: no limit
+		want      int
+	}{
+		{"both fast", 0, 0, near},
+		{"the near one slow", 60_000, 0, far},
+		{"the far one slow", 0, 60_000, near},
+		{"both slow", 60_000, 60_000, near},
+		{"the near one fast enough", 5_000_000, 0, near},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newTriangleOver(t, 5*time.Millisecond, 15*time.Millisecond)
+				w.relays[near].engine.SetSharing(peer.Sharing{On: true, Rate: c.near})
+				w.relays[far].engine.SetSharing(peer.Sharing{On: true, Rate: c.far})
+				w.chat(t)
+				eventually(t, 5*time.Second, "two circuits", func() bool {
+					return len(w.a.remote(w.b).Status().Via) == 2 && len(w.b.remote(w.a).Status().Via) == 2
+				})
+				w.keeps(t, c.want, 10*time.Second, 2*time.Minute)
+				for _, r := range w.relays {
+					r.engine.SetSharing(peer.Sharing{On: true})
+				}
+				time.Sleep(50 * time.Second) // until all circuits have been refreshed
+				w.keeps(t, near, 0, time.Minute)
+			})
+		})
+	}
+}
+
+// A pair that takes nearly all that its relay gives is not led away from there by its own traffic.
+func TestRelayInUseIsNoWorse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTriangleOver(t, 5*time.Millisecond, 8*time.Millisecond)
+		w.relays[0].engine.SetSharing(peer.Sharing{On: true, Rate: 700_000})
+		flood(t, w.a.remote(w.b), 550_000)
+		eventually(t, 5*time.Second, "two circuits", func() bool { return len(w.a.remote(w.b).Status().Via) == 2 })
+		at := w.via(w.a, w.b)
+		for range 30 { // some refreshes
+			if got := rateOf(w.b, 4*time.Second); got < 500_000 {
+				t.Errorf("%d bytes/s", got)
+			}
+			if w.via(w.a, w.b) != at {
+				t.Fatalf("moved from relay %d to %d", at, w.via(w.a, w.b))
+			}
+		}
+	})
+}
+
+// A pair of which a relay has once said how little it gives asks another first the next time.
+func TestSlowRelayIsRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTriangleOver(t, 5*time.Millisecond, 15*time.Millisecond, 16*time.Millisecond)
+		w.relays[0].engine.SetSharing(peer.Sharing{On: true, Rate: 60_000})
+		for _, r := range w.relays {
+			for _, n := range []*node{w.a, w.b} {
+				n.remote(r).Keep(true)
+				r.remote(n).Keep(true)
+			}
+		}
+		has := func(relays ...int) bool {
+			list := map[keys.NodeID]bool{}
+			for _, v := range w.a.remote(w.b).Status().Via {
+				list[v.Relays[0]] = true
+			}
+			for _, i := range relays {
+				if !list[w.relays[i].identity.Public().ID()] {
+					return false
+				}
+			}
+			return len(list) == len(relays)
+		}
+		send(w.a.remote(w.b), frame(300, 1))
+		eventually(t, 5*time.Second, "circuits over the nearest", func() bool { return has(0, 1) })
+		time.Sleep(5 * time.Minute) // nobody has anything to say
+		if !has() {
+			t.Fatal("the circuits are kept for nothing")
+		}
+		send(w.a.remote(w.b), frame(300, 2))
+		eventually(t, 5*time.Second, "circuits over those that have bandwidth", func() bool { return has(1, 2) })
+		w.a.engine.Forget(w.relays[0].identity.Public().ID())
+		time.Sleep(5 * time.Minute)
+		w.a.knows(w.relays[0], peer.Spec{Relays: true, Candidates: []netip.AddrPort{w.relays[0].at}}).Keep(true)
+		eventually(t, 5*time.Second, "the session", func() bool { return w.a.remote(w.relays[0]).Up() })
+		send(w.a.remote(w.b), frame(300, 3))
+		eventually(t, 5*time.Second, "circuits over the nearest, as if nothing were known", func() bool { return has(0, 1) })
+	})
+}
+
 // A pair without a common relay goes over two: the caller's own contact reaches
 // the other's.
 func TestTwoRelays(t *testing.T) {
@@ -553,6 +666,128 @@ func TestTwoRelays(t *testing.T) {
 			t.Errorf("the relays received %d frames", n)
 		}
 	})
+}
+
+// row is members of whom each reaches the next one only, the first and the last behind symmetric NATs. What is known of
+// who is farther away is which contacts it has: the one before it.
+func row(t *testing.T, relays int) (nodes []*node) {
+	t.Helper()
+	net := udptest.NewInternet(5)
+	net.LogOnFailure(t)
+	in := newNetwork(t)
+	nodes = append(nodes, behind(t, net, in, "a", "203.0.113.1", symmetric()))
+	for i := range relays {
+		r := start(t, net, in, "r", netip.AddrFrom4([4]byte{198, 18, 0, byte(i + 1)}).String())
+		nodes = append(nodes, r)
+	}
+	nodes = append(nodes, behind(t, net, in, "b", "203.0.113.2", symmetric()))
+	place := map[*udptest.Host]int{}
+	for i, n := range nodes {
+		place[n.host] = i
+	}
+	net.Block(func(d udptest.Datagram) bool {
+		from, to := place[d.From], place[d.To]
+		return from-to > 1 || to-from > 1
+	})
+	for i, n := range nodes[:len(nodes)-1] {
+		if next := nodes[i+1]; i+1 < len(nodes)-1 {
+			meet(t, n, next)
+		} else {
+			meet(t, next, n) // who is behind a NAT begins
+		}
+	}
+	for i, n := range nodes {
+		for j, of := range nodes {
+			spec := peer.Spec{Relays: j > 0 && j < len(nodes)-1}
+			switch {
+			case i == j:
+				continue
+			case i-j == 1, j-i == 1:
+				if spec.Relays {
+					spec.Candidates = []netip.AddrPort{of.at}
+				}
+			case j > i:
+				spec.Contacts = []keys.NodeID{nodes[j-1].identity.Public().ID()}
+			default:
+				spec.Contacts = []keys.NodeID{nodes[j+1].identity.Public().ID()}
+			}
+			r := n.knows(of, spec)
+			if i-j == 1 || j-i == 1 {
+				r.Want()
+			}
+		}
+	}
+	return nodes
+}
+
+// reaches waits until a node has a session with another that is farther away, seeking one with those between first.
+func (n *node) reaches(t *testing.T, all []*node, to int) {
+	t.Helper()
+	for i := 2; i <= to; i++ {
+		eventually(t, 20*time.Second, fmt.Sprintf("a session with number %d", i), func() bool {
+			n.remote(all[i]).Want()
+			return n.remote(all[i]).Up()
+		})
+	}
+}
+
+// Frames cross a chain of three relays, both ways, and the ends know which; none of them sees a frame. Over four there
+// is no way.
+func TestThreeRelays(t *testing.T) {
+	for relays := 3; relays <= 4; relays++ {
+		t.Run(strconv.Itoa(relays), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				nodes := row(t, relays)
+				a, b := nodes[0], nodes[len(nodes)-1]
+				a.reaches(t, nodes, 4)
+				if relays == 4 {
+					last := a.remote(nodes[4]).Status()
+					if n := len(last.Via[last.Endpoint].Relays); n != 3 {
+						t.Errorf("the last relay is reached over %d", n)
+					}
+					for range 60 {
+						send(a.remote(b), frame(300, 7))
+						send(b.remote(a), frame(300, 7))
+						time.Sleep(time.Second)
+						if a.remote(b).Up() || b.remote(a).Up() || len(a.received())+len(b.received()) > 0 {
+							t.Fatal("a chain of four carries")
+						}
+					}
+					return
+				}
+				const frames = 20
+				for i := range frames {
+					send(a.remote(b), frame(1400, i))
+					send(b.remote(a), frame(1400, i))
+				}
+				eventually(t, 5*time.Second, "frames both ways", func() bool {
+					return len(a.received()) == frames && len(b.received()) == frames
+				})
+				for i := range frames {
+					if want := frame(1400, i); !bytes.Equal(a.received()[i], want) || !bytes.Equal(b.received()[i], want) {
+						t.Fatalf("frame %d is not what was sent", i)
+					}
+				}
+				for name, end := range map[string][]*node{"a": nodes, "b": {nodes[4], nodes[3], nodes[2], nodes[1], nodes[0]}} {
+					st := end[0].remote(end[4]).Status()
+					v := st.Via[st.Endpoint]
+					if len(v.Relays) != 3 || v.Endpoint != end[1].at {
+						t.Fatalf("%s goes via %+v", name, v)
+					}
+					for i, id := range v.Relays {
+						if id != end[i+1].identity.Public().ID() {
+							t.Errorf("%s: relay %d is another", name, i)
+						}
+					}
+				}
+				for i, r := range nodes[1:4] {
+					if n := len(r.received()); n > 0 {
+						t.Errorf("relay %d received %d frames", i+1, n)
+					}
+				}
+			})
+		})
+	}
 }
 
 // Members who have never heard of each other meet by a hello over a relay.

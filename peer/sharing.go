@@ -34,6 +34,9 @@ func (e *Engine) divideShares(now time.Time) {
 	c := &e.control.relay
 	s := &c.share
 	if len(c.flows) == 0 {
+		if !s.at.IsZero() {
+			c.desk.SetOffer(relay.Offer{On: s.On, Spent: s.Spent, Rate: s.Rate}) // nobody has a part of it any more
+		}
 		s.at, s.yield = time.Time{}, relay.Yield{}
 		return
 	}
@@ -59,15 +62,27 @@ func (e *Engine) divideShares(now time.Time) {
 	if s.Rate > 0 && (total == 0 || s.Rate < total) {
 		total = s.Rate
 	}
-	for i, share := range relay.Divide(total, s.want) {
-		s.flows[i].share.Limit(share)
-	}
+	shares := relay.Divide(total, s.want)
 	offer := uint64(0)
 	if total > 0 {
 		more := append(s.want, total) // what one more pair would get that wants all
 		offer = relay.Divide(total, more)[len(more)-1]
 	}
+	for i, f := range s.flows {
+		f.share.Limit(shares[i])
+		f.most, f.divided = max(shares[i], offer), true
+	}
 	c.desk.SetOffer(relay.Offer{On: s.On, Spent: s.Spent, Rate: offer})
+}
+
+// shareOf is what a pair gets that wants all: what it has, or where it wants little now, what one more would get. So it
+// is not led away from a relay by its own traffic.
+func (e *Engine) shareOf(k relay.Circuit) (rate uint64, ok bool) {
+	f := e.control.relay.flows[k]
+	if f == nil || !f.divided {
+		return 0, false
+	}
+	return f.most, true
 }
 
 // ownTraffic reports whether this node sends frames of its own.

@@ -162,8 +162,10 @@ func (s *Stream) Alive(ctx context.Context) error {
 }
 
 // Retransmissions is how many segments this side has sent again so far.
-func (s *Stream) Retransmissions() (int, error) {
-	raw, err := s.conn.(*net.TCPConn).SyscallConn()
+func (s *Stream) Retransmissions() (int, error) { return retransmissions(s.conn) }
+
+func retransmissions(conn net.Conn) (int, error) {
+	raw, err := conn.(*net.TCPConn).SyscallConn()
 	if err != nil {
 		return 0, fmt.Errorf("lab: ask for retransmissions: %w", err)
 	}

@@ -32,6 +32,7 @@ type candidate struct {
 
 	pings   []sentPing // outstanding, oldest first
 	rtt     rtt
+	slower  time.Duration // held: by how much longer its round trip counts
 	history history
 	mtu     mtuSearch
 	loss    dataLoss

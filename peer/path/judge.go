@@ -145,7 +145,7 @@ func (t *Table) better(now time.Time) *candidate {
 	if c.class != a.class || a.rtt.samples < enough || a.suspect(now) || now.Sub(t.switched) < betweenMoves {
 		return nil
 	}
-	if float64(c.rtt.smoothed) <= betterPart*float64(a.rtt.smoothed) && c.rtt.smoothed <= a.rtt.smoothed-betterBy {
+	if float64(c.cost()) <= betterPart*float64(a.cost()) && c.cost() <= a.cost()-betterBy {
 		return c
 	}
 	return nil

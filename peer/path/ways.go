@@ -61,6 +61,15 @@ func (t *Table) Release(addr netip.AddrPort, now time.Time) {
 	t.judge(now)
 }
 
+// Slow says by how much longer the round trip over a way that is held open counts when it is compared
+// with another's: who carries it gives it little bandwidth.
+func (t *Table) Slow(addr netip.AddrPort, by time.Duration, now time.Time) {
+	if c := t.find(addr); c != nil && c.held && c.slower != by {
+		c.slower = by
+		t.judge(now)
+	}
+}
+
 // RTT is the round trip of the active path, 0 if there is none.
 func (t *Table) RTT() time.Duration {
 	if t.active == nil {
@@ -192,8 +201,11 @@ func (c *candidate) before(o *candidate, now time.Time) bool {
 	if c.class != o.class {
 		return c.class < o.class
 	}
-	return c.rtt.smoothed < o.rtt.smoothed
+	return c.cost() < o.cost()
 }
+
+// cost is what paths of one class are compared by: the round trip, and for want of bandwidth more.
+func (c *candidate) cost() time.Duration { return c.rtt.smoothed + c.slower }
 
 // heldPause is the pause before the next ping to a way that has not answered n.
 func heldPause(n int) time.Duration {

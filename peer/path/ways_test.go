@@ -123,6 +123,58 @@ func TestClassHysteresis(t *testing.T) {
 	}
 }
 
+// Of ways of a class that is used which has bandwidth to offer, unless it is much farther, and they
+// are not changed to and fro.
+func TestSlowWay(t *testing.T) {
+	ways := []netip.AddrPort{way.Virtual(way.Relayed, 1), way.Virtual(way.Relayed, 2), way.Virtual(way.Relayed, 3)}
+	for _, c := range []struct {
+		name       string
+		slow       [3]time.Duration // the nearest first
+		want, heir int              // the heir is used when that has died
+	}{
+		{"no limits", [3]time.Duration{}, 0, 1},
+		{"the nearest is slow", [3]time.Duration{time.Second}, 1, 2},
+		{"the farthest is the only fast one", [3]time.Duration{time.Second, 2 * time.Second}, 2, 0},
+		{"a farther one is slow", [3]time.Duration{1: time.Second}, 0, 2},
+		{"all are", [3]time.Duration{time.Second, time.Second, time.Second}, 0, 1},
+		{"hardly slower", [3]time.Duration{12 * time.Millisecond}, 0, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			rtts := map[string]time.Duration{}
+			table, now := wanted(), begin()
+			live := func(d time.Duration) {
+				for end := now.Add(d); now.Before(end); {
+					table.Used(now)
+					now = drive(table, now, 100*time.Millisecond, rtts)
+				}
+			}
+			keeps := func(d time.Duration, want int) {
+				t.Helper()
+				for live(2 * betweenMoves); d >= 0; d -= 100 * time.Millisecond {
+					if live(100 * time.Millisecond); best(t, table) != ways[want].String() {
+						t.Fatalf("best is %q, not %v", best(t, table), ways[want])
+					}
+				}
+			}
+			for i, w := range ways {
+				rtts[w.String()] = time.Duration(20+10*i) * time.Millisecond
+				table.Hold(w, true, now)
+				table.Slow(w, c.slow[i], now)
+			}
+			keeps(time.Minute, c.want)
+			dead := ways[c.want].String()
+			rtt := rtts[dead]
+			delete(rtts, dead)
+			keeps(time.Second, c.heir)
+			rtts[dead] = rtt
+			for _, w := range ways {
+				table.Slow(w, 0, now)
+			}
+			keeps(time.Minute, 0) // without limits the nearest
+		})
+	}
+}
+
 func endpoints(addrs ...string) (all []netip.AddrPort) {
 	for _, a := range addrs {
 		all = append(all, addr(a))

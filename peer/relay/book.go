@@ -3,6 +3,7 @@ package relay
 import (
 	"cmp"
 	"io"
+	"maps"
 	"slices"
 	"time"
 
@@ -10,7 +11,8 @@ import (
 )
 
 const (
-	// refreshEvery is how often the asker refreshes a circuit that it needs.
+	// refreshEvery is how often the asker refreshes a circuit that it needs, or up to a quarter more often: pairs that
+	// learn at once that a relay has little to give, or much, would go to and fro together.
 	refreshEvery = 40 * time.Second
 	// maxOffered bounds the circuits that relays may have here for others, for one
 	// of those others and in all.
@@ -49,7 +51,9 @@ type Book struct {
 	last    uint64 // key
 	ways    []*entry
 	failed  map[served]failure // by relay and other end
+	terms   map[served]terms   // by relay and other end, and of the relay alone what it said last to any pair
 	refused []keys.NodeID      // other ends of those that have failed since Refused
+	changes []uint64           // keys of open ways whose rate has changed since Restated
 	out     []Message
 	changed bool
 }
@@ -78,7 +82,9 @@ type failure struct {
 }
 
 // NewBook makes an empty book.
-func NewBook(cfg Config) *Book { return &Book{cfg: cfg, failed: map[served]failure{}} }
+func NewBook(cfg Config) *Book {
+	return &Book{cfg: cfg, failed: map[served]failure{}, terms: map[served]terms{}}
+}
 
 // Take returns what is to be sent, and whether the ways have changed.
 func (b *Book) Take() (out []Message, changed bool) {
@@ -218,6 +224,10 @@ func (b *Book) Receive(from keys.NodeID, body []byte, now time.Time) bool {
 		b.opened(from, m, now)
 	case kindOffer:
 		b.offered(from, m, now)
+	case kindTerms:
+		if e := b.byTicket(from, m.ticket); e != nil && !e.Asked {
+			b.agree(e, m, now)
+		}
 	case kindEnd:
 		if e := b.byTicket(from, m.ticket); e != nil {
 			if e.Asked {
@@ -243,8 +253,10 @@ func (b *Book) opened(from keys.NodeID, m message, now time.Time) {
 		return
 	}
 	e.tries = 0
-	e.next = now.Add(min(refreshEvery, m.lifetime/3))
+	every := min(refreshEvery, m.lifetime/3)
+	e.next = now.Add(every - every/4*time.Duration(e.ticket[0])/256)
 	b.update(e, m, now)
+	b.agree(e, m, now)
 }
 
 // offered takes a relay at its word that somebody wants to reach us through it.
@@ -278,7 +290,6 @@ func (b *Book) offered(from keys.NodeID, m message, now time.Time) {
 // update takes over what a relay says of an open circuit.
 func (b *Book) update(e *entry, m message, now time.Time) {
 	e.expires = now.Add(min(m.lifetime, Lifetime))
-	e.Rate, e.RTT = m.rate, m.rtt
 	if e.open && e.ID == m.id && slices.Equal(e.Beyond, m.chain) {
 		return
 	}
@@ -318,6 +329,7 @@ func (b *Book) Tick(now time.Time) (wake time.Time) {
 			delete(b.failed, key)
 		}
 	}
+	b.forgetTerms(now)
 	for _, e := range b.ways {
 		for _, at := range []time.Time{e.next, e.expires} {
 			if !at.IsZero() && (wake.IsZero() || at.Before(wake)) {
@@ -355,6 +367,7 @@ func (b *Book) Forget(id keys.NodeID) {
 			b.remove(e, Ended, e.Relay != id)
 		}
 	}
+	maps.DeleteFunc(b.terms, func(key served, _ terms) bool { return key.relay == id || key.other == id })
 }
 
 func (b *Book) fail(e *entry, now time.Time) {

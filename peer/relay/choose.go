@@ -15,12 +15,15 @@ type Candidate struct {
 	Public  bool          // it can be reached directly by anybody, as far as it says
 	Far     bool          // it is itself reached through a relay
 	Poor    bool          // it has lost the pair's data lately
-	RTT     time.Duration // to it and, where that is known, on to the other end
+	RTT     time.Duration // to it and on to the other end
 	Rate    uint64        // it offered, bytes per second; 0: no limit or not known
 }
 
 // slowRate is what a relay has to offer not to come after those that do.
 const slowRate = 1_000_000 / 8
+
+// maxRate is the most that a message can state.
+const maxRate = maxUint * rateUnit
 
 // Rank sorts candidates, the one to ask first in front: who knows the other end,
 // who is near, who has bandwidth to offer.
@@ -51,15 +54,19 @@ func (c Candidate) tier() int {
 	return tier
 }
 
-// cost is the round trip, and for a slow relay what a full packet takes longer
-// there, ten times over.
-func (c Candidate) cost() time.Duration {
-	cost := c.RTT
-	if c.Rate > 0 {
-		cost += 10 * time.Second * 1500 / time.Duration(max(c.Rate, 1))
+// cost is the round trip, and what the rate adds.
+func (c Candidate) cost() time.Duration { return c.RTT + Slower(c.Rate) }
+
+// Slower is by how much longer a round trip a relay without a limit may have to be
+// as good as one that offers a rate: what ten full packets take there, and a second
+// more where that is very little.
+func Slower(rate uint64) time.Duration {
+	if rate == 0 {
+		return 0
 	}
-	if c.Rate > 0 && c.Rate < slowRate {
-		cost += time.Second
+	slower := 10 * 1500 * time.Second / time.Duration(min(rate, maxRate))
+	if rate < slowRate {
+		slower += time.Second
 	}
-	return cost
+	return slower
 }

@@ -310,6 +310,93 @@ func TestRank(t *testing.T) {
 	}
 }
 
+// TestSlower: a limit counts the more the lower it is, whatever a relay states.
+func TestSlower(t *testing.T) {
+	last := time.Duration(1<<63 - 1)
+	for _, rate := range []uint64{1, rateUnit, 64 << 10, slowRate - 1, slowRate, 1 << 20, 10 << 20, 1 << 30, maxRate, 1 << 63, 0} {
+		got := Slower(rate)
+		if got < 0 || got > last {
+			t.Errorf("%d bytes/s add %v, less than that %v", rate, got, last)
+		}
+		last = got
+	}
+	if last != 0 {
+		t.Errorf("no limit adds %v", last)
+	}
+}
+
+// TestTerms: both ends learn what a relay gives them, again whenever they ask, and remember it
+// when the circuit is no more: for a while, while the relay is a member, and not of any number.
+func TestTerms(t *testing.T) {
+	const rate = 800 * rateUnit
+	m := newMesh(t, 4)
+	m.link(1, 3)
+	m.link(2, 3)
+	a, b, desk := m.at(1).book, m.at(2).book, m.at(3).desk
+	desk.SetOffer(Offer{On: true, Rate: rate})
+	a.Ask(id(3), id(2), m.now)
+	m.run(100 * time.Millisecond)
+	for name, book := range map[string]*Book{"asker": a, "other": b} {
+		ways, again := book.Restated(), book.Restated()
+		if len(ways) != 1 || ways[0].Rate != rate || ways[0].RTT != 20*time.Millisecond || len(again) != 0 {
+			t.Errorf("%s: %+v, then %+v", name, ways, again)
+		}
+	}
+	desk.SetOffer(Offer{On: true})
+	for range 5 {
+		a.Need(id(2), m.now)
+		m.run(10 * time.Second)
+	}
+	if x, y := a.Restated(), b.Restated(); len(x) != 1 || x[0].Rate != 0 || len(y) != 1 || y[0].Rate != 0 {
+		t.Errorf("without a limit: %+v, %+v", x, y)
+	}
+	desk.cfg.Share = func(Circuit) (uint64, bool) { return 2 * rate, true } // of the one that is carried
+	for range 5 {
+		a.Need(id(2), m.now)
+		m.run(10 * time.Second)
+	}
+	if x, y := a.Restated(), b.Restated(); len(x) != 1 || x[0].Rate != 2*rate || len(y) != 1 || y[0].Rate != 2*rate {
+		t.Errorf("its share: %+v, %+v", x, y)
+	}
+	a.Avoid(a.Ways()[0].Key, false, m.now)
+	m.run(time.Second)
+	for other, want := range map[byte]terms{2: {rate: 2 * rate, rtt: 20 * time.Millisecond}, 4: {rate: 2 * rate}} {
+		for _, book := range []*Book{a, b} {
+			if book == b && other == 2 {
+				continue // itself
+			}
+			if rate, rtt := book.Terms(id(3), id(other), m.now); rate != want.rate || rtt != want.rtt {
+				t.Errorf("with %d: %d bytes/s and %v are remembered", other, rate, rtt)
+			}
+		}
+	}
+	if rate, rtt := a.Terms(id(4), id(2), m.now); rate != 0 || rtt != 0 {
+		t.Errorf("of another relay %d bytes/s and %v", rate, rtt)
+	}
+	a.Forget(id(2))
+	if rate, rtt := a.Terms(id(3), id(2), m.now); rate == 0 || rtt != 0 {
+		t.Errorf("the other end is forgotten: %d bytes/s and %v", rate, rtt)
+	}
+	a.Forget(id(3))
+	if len(a.terms) != 0 {
+		t.Errorf("the relay is forgotten: %v", a.terms)
+	}
+	for n := range 2 * maxRemembered {
+		m.now = m.now.Add(time.Millisecond)
+		b.remember(served{id(3), keys.NodeID{byte(n), byte(n >> 8), 1}}, terms{rate: 1, at: m.now})
+	}
+	if n := len(b.terms); n != maxRemembered {
+		t.Errorf("%d are remembered", n)
+	}
+	if _, known := b.terms[served{relay: id(3)}]; known {
+		t.Error("the oldest is not what was forgotten")
+	}
+	m.now = m.now.Add(rememberFor)
+	if b.Tick(m.now); len(b.terms) != 0 {
+		t.Errorf("%d are remembered for ever", len(b.terms))
+	}
+}
+
 // FuzzMachines gives any messages to a desk and a book: they hold their bounds.
 func FuzzMachines(f *testing.F) {
 	f.Add([]byte{1, 0, 0}, uint8(1))

@@ -44,7 +44,10 @@ type Message struct {
 type Config struct {
 	Self keys.NodeID
 	Link func(keys.NodeID) Link // zero for who is not known
-	Rand io.Reader
+	// Share is what a circuit that the desk carries gets when it wants all that it can
+	// have, in bytes per second, 0: no limit; not ok until that is known. Nil: never.
+	Share func(Circuit) (rate uint64, ok bool)
+	Rand  io.Reader
 }
 
 // Circuit is one that the desk carries.
@@ -182,10 +185,20 @@ func (d *Desk) open(from keys.NodeID, m message, now time.Time) {
 	link := d.cfg.Link(m.other)
 	opened := message{
 		kind: kindOpened, ticket: m.ticket, id: c.AskerID, lifetime: Lifetime,
-		rate: d.offer.Rate, rtt: link.RTT, chain: link.Chain,
+		rate: d.rate(c), rtt: link.RTT, chain: link.Chain,
 	}
 	d.advance(c, now)
 	d.send(from, opened)
+}
+
+// rate is what a circuit is told that it can have. To one that is new this is what one more would get.
+func (d *Desk) rate(c *carried) uint64 {
+	if d.cfg.Share != nil {
+		if share, ok := d.cfg.Share(c.Circuit); ok {
+			return share
+		}
+	}
+	return d.offer.Rate
 }
 
 // judge says why a circuit is not to be, 0 if it is.
@@ -256,10 +269,12 @@ func (d *Desk) advance(c *carried, now time.Time) {
 	case c.tries >= repeatTimes:
 		d.end(c, Unreachable, c.Other)
 	default:
+		link := d.cfg.Link(c.Asker)
 		d.send(c.Other, message{
 			kind: kindOffer, ticket: c.offered, id: c.OtherID, lifetime: Lifetime,
-			other: c.Asker, chain: d.cfg.Link(c.Asker).Chain,
+			other: c.Asker, chain: link.Chain,
 		})
+		d.send(c.Other, message{kind: kindTerms, ticket: c.offered, rate: d.rate(c), rtt: link.RTT})
 		c.repeat = now.Add(repeatFirst << c.tries)
 		c.tries++
 	}

@@ -20,6 +20,7 @@
 //	message.go  what ends and relays say to each other
 //	desk.go     the relay's side: what it carries for others
 //	book.go     an end's side: what is carried for it
+//	terms.go    and how well
 //	chain.go    how far, and never in circles
 //	choose.go   whom to ask
 //	share.go    who gets how much

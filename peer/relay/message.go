@@ -16,6 +16,7 @@ import (
 //	offer   3  ticket (8)  id (4)  seconds (2)  other (16)  chain
 //	accept  4  ticket (8)
 //	end     5  ticket (8)  reason (1)
+//	terms   6  ticket (8)  rate (4)  rtt (4)
 //	chain: n (1), node id (16) n times
 type kind byte
 
@@ -25,6 +26,7 @@ const (
 	kindOffer
 	kindAccept
 	kindEnd
+	kindTerms // what opened says and offer does not; older versions ignore it
 )
 
 // Ticket names a circuit between an end and its relay. Who asks, or offers,
@@ -71,7 +73,7 @@ type message struct {
 	id       uint32
 	lifetime time.Duration
 	rate     uint64        // bytes per second that the relay offers; 0: no limit
-	rtt      time.Duration // between the relay and the other end
+	rtt      time.Duration // between the relay and the other end, as seen by who gets it
 	chain    []keys.NodeID // relays between this one and the other end, the nearest first
 	reason   Reason
 }
@@ -93,13 +95,7 @@ func (m *message) append(b []byte) []byte {
 	case kindOpened:
 		b = binary.BigEndian.AppendUint32(b, m.id)
 		b = binary.BigEndian.AppendUint16(b, uint16(m.lifetime/time.Second))
-		rate := min(m.rate/rateUnit, maxUint)
-		if m.rate > 0 {
-			rate = max(rate, 1) // 0 is no limit
-		}
-		b = binary.BigEndian.AppendUint32(b, uint32(rate))
-		b = binary.BigEndian.AppendUint32(b, uint32(min(m.rtt.Microseconds(), maxUint)))
-		b = appendChain(b, m.chain)
+		b = appendChain(m.appendTerms(b), m.chain)
 	case kindOffer:
 		b = binary.BigEndian.AppendUint32(b, m.id)
 		b = binary.BigEndian.AppendUint16(b, uint16(m.lifetime/time.Second))
@@ -107,8 +103,19 @@ func (m *message) append(b []byte) []byte {
 	case kindAccept:
 	case kindEnd:
 		b = append(b, byte(m.reason))
+	case kindTerms:
+		b = m.appendTerms(b)
 	}
 	return b
+}
+
+func (m *message) appendTerms(b []byte) []byte {
+	rate := min(m.rate/rateUnit, maxUint)
+	if m.rate > 0 {
+		rate = max(rate, 1) // 0 is no limit
+	}
+	b = binary.BigEndian.AppendUint32(b, uint32(rate))
+	return binary.BigEndian.AppendUint32(b, uint32(min(m.rtt.Microseconds(), maxUint)))
 }
 
 func appendChain(b []byte, chain []keys.NodeID) []byte {
@@ -130,8 +137,7 @@ func parse(b []byte) (m message, err error) {
 	case kindOpened:
 		m.id = binary.BigEndian.Uint32(r.take(4))
 		m.lifetime = time.Duration(binary.BigEndian.Uint16(r.take(2))) * time.Second
-		m.rate = uint64(binary.BigEndian.Uint32(r.take(4))) * rateUnit
-		m.rtt = time.Duration(binary.BigEndian.Uint32(r.take(4))) * time.Microsecond
+		r.terms(&m)
 		m.chain = r.chain()
 	case kindOffer:
 		m.id = binary.BigEndian.Uint32(r.take(4))
@@ -141,6 +147,8 @@ func parse(b []byte) (m message, err error) {
 	case kindAccept:
 	case kindEnd:
 		m.reason = Reason(r.take(1)[0])
+	case kindTerms:
+		r.terms(&m)
 	default:
 		r.bad = true
 	}
@@ -164,6 +172,11 @@ func (r *reader) take(n int) []byte {
 	part := r.b[:n]
 	r.b = r.b[n:]
 	return part
+}
+
+func (r *reader) terms(m *message) {
+	m.rate = uint64(binary.BigEndian.Uint32(r.take(4))) * rateUnit
+	m.rtt = time.Duration(binary.BigEndian.Uint32(r.take(4))) * time.Microsecond
 }
 
 func (r *reader) chain() []keys.NodeID {

@@ -72,6 +72,7 @@ func TestMessages(t *testing.T) {
 		},
 		{message{kind: kindAccept, ticket: ticket}, "04" + "0102030405060708"},
 		{message{kind: kindEnd, ticket: ticket, reason: TooFar}, "05" + "0102030405060708" + "05"},
+		{message{kind: kindTerms, ticket: ticket, rate: 1, rtt: time.Millisecond}, "06" + "0102030405060708" + "00000001" + "000003e8"},
 	} {
 		b := c.m.append(nil)
 		if got := hex.EncodeToString(b); got != c.want {
@@ -93,6 +94,7 @@ func FuzzMessage(f *testing.F) {
 	f.Add((&message{kind: kindOffer, other: id(1)}).append(nil))
 	f.Add((&message{kind: kindOpen}).append(nil))
 	f.Add((&message{kind: kindEnd}).append(nil))
+	f.Add((&message{kind: kindTerms, rate: 1_000_000}).append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := parse(b)
 		if err != nil {
