@@ -114,6 +114,11 @@ func prepare(cfg Config) (*Node, error) {
 	n.nat64.changed = make(chan struct{}, 1)
 	n.sightings, n.rerouted = make(chan sighting, sightingQueue), make(chan struct{}, 1)
 	n.failed = true // until it runs
+	if host, ok := cfg.Host.(interface {
+		Asleep(since time.Time) time.Duration
+	}); ok {
+		n.state.sleep.Asleep = host.Asleep
+	}
 	if err := firstOf(n.checkHost(), n.checkBridge(), n.undoEarlier()); err != nil {
 		return nil, errors.Join(err, n.closeState())
 	}
