@@ -286,6 +286,7 @@ type status struct {
 type peerStatus struct {
 	Name, State, Transport, Endpoint string
 	Addresses                        []netip.Addr
+	LastHandshake                    time.Time `json:"last_handshake"`
 }
 
 func (w *world) status(n *lab.Node) status {

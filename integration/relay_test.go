@@ -29,25 +29,50 @@ type carried struct {
 
 func newCarried(t *testing.T, nat lab.NAT) *carried {
 	t.Helper()
+	return carriedPairs(t, nat, 1)[0]
+}
+
+// carriedPairs are several pairs in one world, with the same two relays. They do not relay for each other.
+func carriedPairs(t *testing.T, nat lab.NAT, count int) []*carried {
+	t.Helper()
 	w := newWorld(t)
 	link := lab.Link{Delay: matrixDelay}
-	c := &carried{world: w, relays: make(map[string]*lab.Node)}
 	public := lab.HostConfig{V4: true, Link: link}
 	first, second := w.net.Host("relay-1", public), w.net.Host("relay-2", public)
-	for i := range c.sites {
-		c.sites[i] = w.net.Site(fmt.Sprintf("site-%d", i+1), lab.SiteConfig{V4: true, NAT: nat, Link: link})
+	pairs, relays := make([]*carried, count), make(map[string]*lab.Node)
+	hosts := make([][2]*lab.Host, count)
+	for i := range pairs {
+		pairs[i] = &carried{world: w, relays: relays}
+		for end, name := range []string{"left", "right"} {
+			name = fmt.Sprintf("%s-%d", name, i+1)
+			pairs[i].sites[end] = w.net.Site("of-"+name, lab.SiteConfig{V4: true, NAT: nat, Link: link})
+			hosts[i][end] = pairs[i].sites[end].Host(name)
+		}
 	}
-	hosts := [2]*lab.Host{c.sites[0].Host("left"), c.sites[1].Host("right")}
-	c.relays["relay-1"] = w.found(first)
-	invite := w.invite(c.relays["relay-1"], "--uses", "3")
-	c.relays["relay-2"] = w.join(second, invite)
-	for i, h := range hosts {
-		c.ends[i] = w.join(h, invite)
-		c.see[i] = api.NewClient(filepath.Join(c.ends[i].State, "meshd.sock"))
+	relays["relay-1"] = w.found(first)
+	invite := w.invite(relays["relay-1"], "--uses", strconv.Itoa(1+2*count))
+	relays["relay-2"] = w.join(second, invite)
+	nodes := []*lab.Node{relays["relay-1"], relays["relay-2"]}
+	for i, c := range pairs {
+		for end, h := range hosts[i] {
+			c.ends[end] = w.join(h, invite, "--relay", "off")
+			c.see[end] = api.NewClient(filepath.Join(c.ends[end].State, "meshd.sock"))
+			nodes = append(nodes, c.ends[end])
+		}
 	}
-	w.waitPeers(c.ends[0], c.ends[1], c.relays["relay-1"], c.relays["relay-2"])
-	c.addr = w.addr(c.ends[1])
-	return c
+	w.waitPeers(nodes...)
+	for _, c := range pairs {
+		c.addr = w.addr(c.ends[1])
+	}
+	return pairs
+}
+
+// pinger pings the second end from the first.
+func (c *carried) pinger() *lab.Pinger {
+	c.Helper()
+	p, err := c.ends[0].Host.Pinger(c.addr, lab.PingOptions{})
+	c.must(err)
+	return p
 }
 
 // peer is how one end sees the other.
@@ -128,8 +153,7 @@ func TestRelayKilled(t *testing.T) {
 	c := newCarried(t, lab.Symmetric)
 	var outages []time.Duration
 	for range repeats(t) {
-		pings, err := c.ends[0].Host.Pinger(c.addr, lab.PingOptions{})
-		c.must(err)
+		pings := c.pinger()
 		c.settled(pings, api.StateRelayed)
 		c.standby()
 		victim := c.relay()
@@ -168,8 +192,10 @@ func TestRelayHostile(t *testing.T) {
 				t.Skip("make soak runs it: data that is lost is found out alike, whatever its size")
 			}
 			var left []time.Duration
-			for i := range (repeats(t) + 2) / 3 {
-				t.Run(strconv.Itoa(i), func(t *testing.T) { left = append(left, newCarried(t, lab.Symmetric).leave(test.loss)) })
+			for count := repeats(t); len(left) < count && !t.Failed(); {
+				t.Run(strconv.Itoa(len(left)), func(t *testing.T) {
+					left = append(left, leave(carriedPairs(t, lab.Symmetric, min(count-len(left), pairsAtOnce)), test.loss)...)
+				})
 			}
 			if t.Failed() {
 				return
@@ -179,70 +205,116 @@ func TestRelayHostile(t *testing.T) {
 	}
 }
 
-// leave lets the relay in use lose packets, and returns when the last ping was lost. A world is good for one: who is left
-// so is not asked again for minutes.
-func (c *carried) leave(loss []lab.Loss) time.Duration {
-	c.Helper()
-	pings, err := c.ends[0].Host.Pinger(c.addr, lab.PingOptions{})
-	c.must(err)
-	c.settled(pings, api.StateRelayed)
-	c.standby()
-	relay := c.relay()
-	c.must(relay.Host.Lose(loss...))
-	start := time.Now()
-	time.Sleep(2 * pingPatience) // until losses count
-	c.settled(pings, api.StateRelayed)
-	took := time.Since(start) - pings.Clean(pingPatience) - pingPatience
-	c.Logf("%s is left after %v: %v", relay.Host.Name(), round(took), pings.Stop())
-	c.eventually(5*time.Second, "both ends have another relay", func() error {
-		for end := range c.ends {
-			if p, err := c.peer(end); err != nil || len(p.Via) == 0 || p.Via[0] == relay.Host.Name() {
-				return fmt.Errorf("%s goes via %v (%v)", c.ends[end].Host.Name(), p.Via, err)
+// pairsAtOnce is how many pairs share a lab: each is a repeat.
+const pairsAtOnce = 4
+
+// leave lets the relay that a pair uses lose packets of that pair, for all of them at the same time, and returns when each
+// lost its last ping. A pair is good for one: who is left so is not asked again for minutes.
+func leave(pairs []*carried, losses []lab.Loss) (took []time.Duration) {
+	pings, used := make([]*lab.Pinger, len(pairs)), make([]*lab.Node, len(pairs))
+	for i, c := range pairs {
+		pings[i] = c.pinger()
+	}
+	lossy := make(map[*lab.Node][]lab.Loss)
+	for i, c := range pairs {
+		c.settled(pings[i], api.StateRelayed)
+		c.standby()
+	}
+	for i, c := range pairs {
+		used[i] = c.relay()
+		for _, site := range c.sites {
+			for _, l := range losses {
+				l.From = site.Public()
+				lossy[used[i]] = append(lossy[used[i]], l)
 			}
 		}
-		return nil
-	})
+	}
+	start := time.Now()
+	for relay, list := range lossy {
+		pairs[0].must(relay.Host.Lose(list...))
+	}
+	time.Sleep(2 * pingPatience) // until losses count
+	for i, c := range pairs {
+		c.settled(pings[i], api.StateRelayed)
+		took = append(took, time.Since(start)-pings[i].Clean(pingPatience)-pingPatience)
+		c.Logf("%s leaves %s after %v: %v", c.ends[0].Host.Name(), used[i].Host.Name(), round(took[i]), pings[i].Stop())
+		c.eventually(5*time.Second, "both ends have another relay", func() error {
+			for end := range c.ends {
+				if p, err := c.peer(end); err != nil || len(p.Via) == 0 || p.Via[0] == used[i].Host.Name() {
+					return fmt.Errorf("%s goes via %v (%v)", c.ends[end].Host.Name(), p.Via, err)
+				}
+			}
+			return nil
+		})
+	}
 	return took
 }
 
-// TestDirectPathLost cuts the direct path of a pair in the middle of a TCP stream, and gives it back: the relay carries
+// TestDirectPathLost cuts the direct path of each pair in the middle of a TCP stream, and gives it back: the relay carries
 // in between, and the way back to the direct path costs no retransmission.
 func TestDirectPathLost(t *testing.T) {
-	c := newCarried(t, lab.Home)
-	pings, err := c.ends[0].Host.Pinger(c.addr, lab.PingOptions{})
-	c.must(err)
-	c.settled(pings, api.StateDirect)
-	echo, err := c.ends[1].Host.Echo(netip.AddrPortFrom(c.addr, 7000))
-	c.must(err)
-	stream, err := c.ends[0].Host.Stream(c.within(5*time.Second), echo.Addr(), lab.StreamOptions{Interval: 2 * time.Millisecond, Size: 1000})
-	c.must(err)
-	c.must(stream.Alive(c.within(5 * time.Second)))
-	for range (repeats(t) + 2) / 3 {
-		pings, err := c.ends[0].Host.Pinger(c.addr, lab.PingOptions{})
-		c.must(err)
-		c.must(c.net.Cut(c.sites[0], c.sites[1]))
-		time.Sleep(2 * pingPatience) // until losses count
-		c.settled(pings, api.StateRelayed)
-		c.must(stream.Alive(c.within(10 * time.Second)))
-		lost := pings.Stop()
-		t.Logf("direct path lost: %v", lost)
-		if lost.Outage > 6*time.Second {
-			t.Errorf("the direct path is lost for %v, want twice 3 s at most", lost.Outage)
-		}
-		before, err := stream.Retransmissions()
-		c.must(err)
-		pings, err = c.ends[0].Host.Pinger(c.addr, lab.PingOptions{})
-		c.must(err)
-		c.must(c.net.Heal())
-		start := time.Now()
+	pairs := carriedPairs(t, lab.Home, min(repeats(t), pairsAtOnce))
+	streams := make([]*lab.Stream, len(pairs))
+	for i, c := range pairs {
+		pings := c.pinger()
 		c.settled(pings, api.StateDirect)
-		c.must(stream.Alive(c.within(10 * time.Second)))
-		after, err := stream.Retransmissions()
+		pings.Stop()
+		echo, err := c.ends[1].Host.Echo(netip.AddrPortFrom(c.addr, 7000))
 		c.must(err)
-		back := pings.Stop()
-		t.Logf("direct again after %v: %v, %d retransmissions there, %d back", round(time.Since(start)), back, before, after-before)
-		if after != before || back.Lost() > 0 {
-			t.Errorf("on the way back to the direct path %d segments were sent again and %d pings lost", after-before, back.Lost())
+		streams[i], err = c.ends[0].Host.Stream(c.within(5*time.Second), echo.Addr(), lab.StreamOptions{Interval: 2 * time.Millisecond, Size: 1000})
+		c.must(err)
+		c.must(streams[i].Alive(c.within(5 * time.Second)))
+	}
+	var outages []time.Duration
+	for len(outages) < repeats(t) {
+		outages = append(outages, lost(pairs, streams)...)
+		back(pairs, streams)
+	}
+	holdOutages(t, "the direct path is lost", outages, 3*time.Second)
+}
+
+// lost cuts the direct path of all pairs and returns the outage of each.
+func lost(pairs []*carried, streams []*lab.Stream) (outages []time.Duration) {
+	pings := make([]*lab.Pinger, len(pairs))
+	for i, c := range pairs {
+		pings[i] = c.pinger()
+	}
+	for _, c := range pairs {
+		c.must(c.net.Cut(c.sites[0], c.sites[1]))
+	}
+	time.Sleep(2 * pingPatience) // until losses count
+	for i, c := range pairs {
+		c.settled(pings[i], api.StateRelayed)
+		c.must(streams[i].Alive(c.within(10 * time.Second)))
+	}
+	for i, c := range pairs {
+		s := pings[i].Stop()
+		c.Logf("%s, direct path lost: %v", c.ends[0].Host.Name(), s)
+		outages = append(outages, s.Outage)
+	}
+	return outages
+}
+
+// back gives the pairs their direct paths back: nothing is lost on the way.
+func back(pairs []*carried, streams []*lab.Stream) {
+	pings, before := make([]*lab.Pinger, len(pairs)), make([]int, len(pairs))
+	for i, c := range pairs {
+		var err error
+		before[i], err = streams[i].Retransmissions()
+		c.must(err)
+		pings[i] = c.pinger()
+	}
+	start := time.Now()
+	pairs[0].must(pairs[0].net.Heal())
+	for i, c := range pairs {
+		c.settled(pings[i], api.StateDirect)
+		c.must(streams[i].Alive(c.within(10 * time.Second)))
+		after, err := streams[i].Retransmissions()
+		c.must(err)
+		s := pings[i].Stop()
+		c.Logf("%s, direct again after %v: %v, %d retransmissions there, %d back", c.ends[0].Host.Name(), round(time.Since(start)), s, before[i], after-before[i])
+		if after != before[i] || s.Lost() > 0 {
+			c.Errorf("on the way back to the direct path %d segments were sent again and %d pings lost", after-before[i], s.Lost())
 		}
 	}
 }
