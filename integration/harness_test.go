@@ -286,7 +286,8 @@ type status struct {
 type peerStatus struct {
 	Name, State, Transport, Endpoint string
 	Addresses                        []netip.Addr
-	PathMTU                          int `json:"path_mtu"`
+	PathMTU                          int       `json:"path_mtu"`
+	LastHandshake                    time.Time `json:"last_handshake"`
 }
 
 func (w *world) status(n *lab.Node) status {

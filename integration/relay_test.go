@@ -27,42 +27,60 @@ type carried struct {
 	addr   netip.Addr // of the second end
 }
 
-func newCarried(t *testing.T, nat lab.NAT) *carried {
-	t.Helper()
-	link := lab.Link{Delay: matrixDelay}
-	return newCarriedBy(t, nat, link, link)
-}
-
-// newCarriedBy is newCarried with a relay behind each of these links.
-func newCarriedBy(t *testing.T, nat lab.NAT, links ...lab.Link) *carried {
+// carriedPairs are several pairs in one world, with the same relays, one behind each of these links: two like all others when there
+// are none. The pairs do not relay for each other.
+func carriedPairs(t *testing.T, nat lab.NAT, count int, links ...lab.Link) []*carried {
 	t.Helper()
 	w := newWorld(t)
 	link := lab.Link{Delay: matrixDelay}
-	c := &carried{world: w, relays: make(map[string]*lab.Node)}
-	var relays []*lab.Host
+	if links == nil {
+		links = []lab.Link{link, link}
+	}
+	relays, members := make(map[string]*lab.Node), 2*count
+	var public []*lab.Host
 	for i, l := range links {
-		relays = append(relays, w.net.Host(fmt.Sprintf("relay-%d", i+1), lab.HostConfig{V4: true, Link: l}))
+		public = append(public, w.net.Host(fmt.Sprintf("relay-%d", i+1), lab.HostConfig{V4: true, Link: l}))
+		members++
 	}
-	for i := range c.sites {
-		c.sites[i] = w.net.Site(fmt.Sprintf("site-%d", i+1), lab.SiteConfig{V4: true, NAT: nat, Link: link})
+	pairs := make([]*carried, count)
+	hosts := make([][2]*lab.Host, count)
+	for i := range pairs {
+		pairs[i] = &carried{world: w, relays: relays}
+		for end, name := range []string{"left", "right"} {
+			name = fmt.Sprintf("%s-%d", name, i+1)
+			pairs[i].sites[end] = w.net.Site("of-"+name, lab.SiteConfig{V4: true, NAT: nat, Link: link})
+			hosts[i][end] = pairs[i].sites[end].Host(name)
+		}
 	}
-	hosts := [2]*lab.Host{c.sites[0].Host("left"), c.sites[1].Host("right")}
-	founder := w.found(relays[0])
+	founder := w.found(public[0])
 	nodes := []*lab.Node{founder}
-	invite := w.invite(founder, "--uses", "3")
-	for _, h := range relays[1:] {
+	invite := w.invite(founder, "--uses", strconv.Itoa(members))
+	for _, h := range public[1:] {
 		nodes = append(nodes, w.join(h, invite))
 	}
 	for _, n := range nodes {
-		c.relays[n.Host.Name()] = n
+		relays[n.Host.Name()] = n
 	}
-	for i, h := range hosts {
-		c.ends[i] = w.join(h, invite)
-		c.see[i] = api.NewClient(filepath.Join(c.ends[i].State, "meshd.sock"))
+	for i, c := range pairs {
+		for end, h := range hosts[i] {
+			c.ends[end] = w.join(h, invite, "--relay", "off")
+			c.see[end] = api.NewClient(filepath.Join(c.ends[end].State, "meshd.sock"))
+			nodes = append(nodes, c.ends[end])
+		}
 	}
-	w.waitPeers(append(nodes, c.ends[:]...)...)
-	c.addr = w.addr(c.ends[1])
-	return c
+	w.waitPeers(nodes...)
+	for _, c := range pairs {
+		c.addr = w.addr(c.ends[1])
+	}
+	return pairs
+}
+
+// pinger pings the second end from the first.
+func (c *carried) pinger() *lab.Pinger {
+	c.Helper()
+	p, err := c.ends[0].Host.Pinger(c.addr, lab.PingOptions{})
+	c.must(err)
+	return p
 }
 
 // peer is how one end sees the other.
@@ -140,11 +158,10 @@ func (c *carried) relay() *lab.Node {
 
 // TestRelayKilled kills the relay that a pair uses: the other one takes over.
 func TestRelayKilled(t *testing.T) {
-	c := newCarried(t, lab.Symmetric)
+	c := carriedPairs(t, lab.Symmetric, 1)[0]
 	var outages []time.Duration
 	for range repeats(t) {
-		pings, err := c.ends[0].Host.Pinger(c.addr, lab.PingOptions{})
-		c.must(err)
+		pings := c.pinger()
 		c.settled(pings, api.StateRelayed)
 		c.standby()
 		victim := c.relay()
@@ -183,8 +200,10 @@ func TestRelayHostile(t *testing.T) {
 				t.Skip("make soak runs it: data that is lost is found out alike, whatever its size")
 			}
 			var left []time.Duration
-			for i := range (repeats(t) + 2) / 3 {
-				t.Run(strconv.Itoa(i), func(t *testing.T) { left = append(left, newCarried(t, lab.Symmetric).leave(test.loss)) })
+			for count := repeats(t); len(left) < count && !t.Failed(); {
+				t.Run(strconv.Itoa(len(left)), func(t *testing.T) {
+					left = append(left, leave(carriedPairs(t, lab.Symmetric, min(count-len(left), pairsAtOnce)), test.loss)...)
+				})
 			}
 			if t.Failed() {
 				return
@@ -194,70 +213,120 @@ func TestRelayHostile(t *testing.T) {
 	}
 }
 
-// leave lets the relay in use lose packets, and returns when the last ping was lost. A world is good for one: who is left
-// so is not asked again for minutes.
-func (c *carried) leave(loss []lab.Loss) time.Duration {
-	c.Helper()
-	pings, err := c.ends[0].Host.Pinger(c.addr, lab.PingOptions{})
-	c.must(err)
-	c.settled(pings, api.StateRelayed)
-	c.standby()
-	relay := c.relay()
-	c.must(relay.Host.Lose(loss...))
-	start := time.Now()
-	time.Sleep(2 * pingPatience) // until losses count
-	c.settled(pings, api.StateRelayed)
-	took := time.Since(start) - pings.Clean(pingPatience) - pingPatience
-	c.Logf("%s is left after %v: %v", relay.Host.Name(), round(took), pings.Stop())
-	c.eventually(5*time.Second, "both ends have another relay", func() error {
-		for end := range c.ends {
-			if p, err := c.peer(end); err != nil || len(p.Via) == 0 || p.Via[0] == relay.Host.Name() {
-				return fmt.Errorf("%s goes via %v (%v)", c.ends[end].Host.Name(), p.Via, err)
+// pairsAtOnce is how many pairs share a lab: each is a repeat.
+const pairsAtOnce = 4
+
+// leave lets the relay that a pair uses lose packets of that pair, for all of them at the same time, and returns when each
+// lost its last ping. A pair is good for one: who is left so is not asked again for minutes.
+func leave(pairs []*carried, losses []lab.Loss) (took []time.Duration) {
+	pings, used := make([]*lab.Pinger, len(pairs)), make([]*lab.Node, len(pairs))
+	for i, c := range pairs {
+		pings[i] = c.pinger()
+	}
+	lossy := make(map[*lab.Node][]lab.Loss)
+	for i, c := range pairs {
+		c.settled(pings[i], api.StateRelayed)
+		c.standby()
+	}
+	for i, c := range pairs {
+		used[i] = c.relay()
+		for _, site := range c.sites {
+			for _, l := range losses {
+				l.From = site.Public()
+				lossy[used[i]] = append(lossy[used[i]], l)
 			}
 		}
-		return nil
-	})
+	}
+	start := time.Now()
+	for relay, list := range lossy {
+		pairs[0].must(relay.Host.Lose(list...))
+	}
+	patience := 5 * time.Second
+	if repeats(pairs[0].T) < 20 {
+		patience *= 2
+	}
+	time.Sleep(2 * pingPatience) // until losses count
+	for i, c := range pairs {
+		c.settled(pings[i], api.StateRelayed)
+		took = append(took, time.Since(start)-pings[i].Clean(pingPatience)-pingPatience)
+		c.Logf("%s leaves %s after %v: %v", c.ends[0].Host.Name(), used[i].Host.Name(), round(took[i]), pings[i].Stop())
+		c.eventually(patience, "both ends have another relay", func() error {
+			for end := range c.ends {
+				if p, err := c.peer(end); err != nil || len(p.Via) == 0 || p.Via[0] == used[i].Host.Name() {
+					return fmt.Errorf("%s goes via %v (%v)", c.ends[end].Host.Name(), p.Via, err)
+				}
+			}
+			return nil
+		})
+	}
 	return took
 }
 
-// TestDirectPathLost cuts the direct path of a pair in the middle of a TCP stream, and gives it back: the relay carries
+// TestDirectPathLost cuts the direct path of each pair in the middle of a TCP stream, and gives it back: the relay carries
 // in between, and the way back to the direct path costs no retransmission.
 func TestDirectPathLost(t *testing.T) {
-	c := newCarried(t, lab.Home)
-	pings, err := c.ends[0].Host.Pinger(c.addr, lab.PingOptions{})
-	c.must(err)
-	c.settled(pings, api.StateDirect)
-	echo, err := c.ends[1].Host.Echo(netip.AddrPortFrom(c.addr, 7000))
-	c.must(err)
-	stream, err := c.ends[0].Host.Stream(c.within(5*time.Second), echo.Addr(), lab.StreamOptions{Interval: 2 * time.Millisecond, Size: 1000})
-	c.must(err)
-	c.must(stream.Alive(c.within(5 * time.Second)))
-	for range (repeats(t) + 2) / 3 {
-		pings, err := c.ends[0].Host.Pinger(c.addr, lab.PingOptions{})
-		c.must(err)
-		c.must(c.net.Cut(c.sites[0], c.sites[1]))
-		time.Sleep(2 * pingPatience) // until losses count
-		c.settled(pings, api.StateRelayed)
-		c.must(stream.Alive(c.within(10 * time.Second)))
-		lost := pings.Stop()
-		t.Logf("direct path lost: %v", lost)
-		if lost.Outage > 6*time.Second {
-			t.Errorf("the direct path is lost for %v, want twice 3 s at most", lost.Outage)
-		}
-		before, err := stream.Retransmissions()
-		c.must(err)
-		pings, err = c.ends[0].Host.Pinger(c.addr, lab.PingOptions{})
-		c.must(err)
-		c.must(c.net.Heal())
-		start := time.Now()
+	pairs := carriedPairs(t, lab.Home, min(repeats(t), pairsAtOnce))
+	streams := make([]*lab.Stream, len(pairs))
+	for i, c := range pairs {
+		pings := c.pinger()
 		c.settled(pings, api.StateDirect)
-		c.must(stream.Alive(c.within(10 * time.Second)))
-		after, err := stream.Retransmissions()
+		pings.Stop()
+		echo, err := c.ends[1].Host.Echo(netip.AddrPortFrom(c.addr, 7000))
 		c.must(err)
-		back := pings.Stop()
-		t.Logf("direct again after %v: %v, %d retransmissions there, %d back", round(time.Since(start)), back, before, after-before)
-		if after != before || back.Lost() > 0 {
-			t.Errorf("on the way back to the direct path %d segments were sent again and %d pings lost", after-before, back.Lost())
+		streams[i], err = c.ends[0].Host.Stream(c.within(5*time.Second), echo.Addr(), lab.StreamOptions{Interval: 2 * time.Millisecond, Size: 1000})
+		c.must(err)
+		c.must(streams[i].Alive(c.within(5 * time.Second)))
+	}
+	var outages []time.Duration
+	for len(outages) < repeats(t) {
+		outages = append(outages, lost(pairs, streams)...)
+		back(pairs, streams)
+	}
+	holdOutages(t, "the direct path is lost", outages, 3*time.Second)
+}
+
+// lost cuts the direct path of all pairs and returns the outage of each.
+func lost(pairs []*carried, streams []*lab.Stream) (outages []time.Duration) {
+	pings := make([]*lab.Pinger, len(pairs))
+	for i, c := range pairs {
+		pings[i] = c.pinger()
+	}
+	for _, c := range pairs {
+		c.must(c.net.Cut(c.sites[0], c.sites[1]))
+	}
+	time.Sleep(2 * pingPatience) // until losses count
+	for i, c := range pairs {
+		c.settled(pings[i], api.StateRelayed)
+		c.must(streams[i].Alive(c.within(10 * time.Second)))
+	}
+	for i, c := range pairs {
+		s := pings[i].Stop()
+		c.Logf("%s, direct path lost: %v", c.ends[0].Host.Name(), s)
+		outages = append(outages, s.Outage)
+	}
+	return outages
+}
+
+// back gives the pairs their direct paths back: nothing is lost on the way.
+func back(pairs []*carried, streams []*lab.Stream) {
+	pings, before := make([]*lab.Pinger, len(pairs)), make([]int, len(pairs))
+	for i, c := range pairs {
+		var err error
+		before[i], err = streams[i].Retransmissions()
+		c.must(err)
+		pings[i] = c.pinger()
+	}
+	start := time.Now()
+	pairs[0].must(pairs[0].net.Heal())
+	for i, c := range pairs {
+		c.settled(pings[i], api.StateDirect)
+		c.must(streams[i].Alive(c.within(10 * time.Second)))
+		after, err := streams[i].Retransmissions()
+		c.must(err)
+		s := pings[i].Stop()
+		c.Logf("%s, direct again after %v: %v, %d retransmissions there, %d back", c.ends[0].Host.Name(), round(time.Since(start)), s, before[i], after-before[i])
+		if after != before[i] || s.Lost() > 0 {
+			c.Errorf("on the way back to the direct path %d segments were sent again and %d pings lost", after-before[i], s.Lost())
 		}
 	}
 }
@@ -276,7 +345,7 @@ func TestRelayedThroughput(t *testing.T) {
 		port   = 5001
 	)
 	link := lab.Link{Delay: matrixDelay}
-	c := newCarriedBy(t, lab.Symmetric, lab.Link{Delay: matrixDelay, Rate: rate})
+	c := carriedPairs(t, lab.Symmetric, 1, lab.Link{Delay: matrixDelay, Rate: rate})[0]
 	relay, left, right := c.relays["relay-1"].Host, c.ends[0].Host, c.ends[1].Host
 	plain := c.net.Host("plain", lab.HostConfig{V4: true, Link: link})
 	c.must(relay.PassOn(port, plain.Addr4()))

@@ -92,18 +92,15 @@ func TestDownAfterKill(t *testing.T) {
 // settings are what a host's kernel has been told, but for what changes by itself.
 func (w *world) settings(h *lab.Host) string {
 	w.Helper()
-	var all strings.Builder
-	for _, command := range []string{
-		"ip -o link", "ip -o -4 address", "ip -o -6 address", "ip rule", "ip -6 rule", "ip route show table all", "ip -6 route show table all",
+	script := strings.Join([]string{
+		"ip -o link", "ip -o -4 address", "ip -o -6 address", "ip rule", "ip -6 rule", "ip route show table all", "ip -6 route show table all", "nft list ruleset",
 		"cat /proc/sys/net/ipv6/conf/all/accept_ra /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding", "find /run -not -type d",
-	} {
-		out, err := h.Command(w.within(10*time.Second), "sh", "-c", command).CombinedOutput()
-		if err != nil {
-			w.Fatalf("%s: %v\n%s", command, err, out)
-		}
-		fmt.Fprintf(&all, "# %s\n%s", command, out)
+	}, " && echo && ")
+	out, err := h.Command(w.within(10*time.Second), "sh", "-c", script).CombinedOutput()
+	if err != nil {
+		w.Fatalf("%s: %v\n%s", script, err, out)
 	}
-	return all.String()
+	return string(out)
 }
 
 // TestAllRestarted kills all three, gives the entry point other addresses, and starts them: they know each other still.

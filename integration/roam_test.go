@@ -96,12 +96,35 @@ func (r *roamer) flows(list []traffic, limit time.Duration, packets int) {
 	})
 }
 
+// renewed is the age at which sessions are renewed at the soonest, whatever happens.
+const renewed = 100 * time.Second
+
+// sessions is when each of the pair made its session with the other.
+func (r *roamer) sessions() (made [2]time.Time) {
+	r.w.Helper()
+	for i, n := range r.nodes {
+		for _, p := range r.w.status(n).Peers {
+			if p.Name == r.nodes[1-i].Host.Name() {
+				made[i] = p.LastHandshake
+			}
+		}
+		if made[i].IsZero() {
+			r.w.Fatalf("%s has no session with %s", n.Host.Name(), r.nodes[1-i].Host.Name())
+		}
+	}
+	return made
+}
+
 // once makes the change and measures the longest outage around it.
 func (r *roamer) once() time.Duration {
 	r.w.Helper()
 	list := r.start()
+	keys := r.sessions()
 	r.w.must(r.change())
 	r.flows(list, 30*time.Second, 50)
+	if now := r.sessions(); now != keys && time.Since(keys[0]) < renewed && time.Since(keys[1]) < renewed {
+		r.w.Errorf("the session of %v was replaced by one of %v: no handshake is needed to move", keys, now)
+	}
 	var longest time.Duration
 	for _, x := range list {
 		longest = max(longest, x.Stop().Outage)
@@ -348,7 +371,10 @@ func TestCarriedLaptop(t *testing.T) {
 	}
 }
 
-// TestFrozen stops a node for a while, as a laptop's lid or a busy hypervisor does.
+// frozenAtOnce is how many nodes are stopped at the same time: each is a repeat.
+const frozenAtOnce = 10
+
+// TestFrozen stops nodes for a while, as a laptop's lid or a busy hypervisor does.
 func TestFrozen(t *testing.T) {
 	pauses := []time.Duration{10 * time.Second}
 	if repeats(t) >= 20 {
@@ -358,28 +384,58 @@ func TestFrozen(t *testing.T) {
 		t.Run(pause.String(), func(t *testing.T) {
 			w := newWorld(t)
 			home := w.found(w.net.Host("home", lab.HostConfig{}))
-			site := w.net.Site("flat", lab.SiteConfig{NAT: lab.Home, V4: true})
-			laptop := w.join(site.Host("laptop"), w.invite(home))
-			w.waitPeers(home, laptop)
+			invite := w.invite(home, "--uses", strconv.Itoa(frozenAtOnce))
+			var laptops []*lab.Node
+			for i := range min(repeats(t), frozenAtOnce) {
+				site := w.net.Site(fmt.Sprintf("flat-%d", i+1), lab.SiteConfig{NAT: lab.Home, V4: true})
+				laptops = append(laptops, w.join(site.Host(fmt.Sprintf("laptop-%d", i+1)), invite))
+			}
+			w.waitPeers(append(laptops, home)...)
 			var outages []time.Duration
-			for range min(repeats(t), 5) {
-				p, err := home.Host.Pinger(w.addr(laptop), lab.PingOptions{Linger: 100 * time.Millisecond})
-				w.must(err)
-				time.Sleep(time.Second)
-				w.must(laptop.Signal(syscall.SIGSTOP))
-				time.Sleep(pause)
-				w.must(laptop.Signal(syscall.SIGCONT))
-				began, before := time.Now(), p.Stats().Sent
-				w.eventually(30*time.Second, "pings run again", func() error {
-					if s := p.Stats(); s.Sent < before+10 || s.Trailing > 200*time.Millisecond {
-						return fmt.Errorf("%v", s)
-					}
-					return nil
-				})
-				outages = append(outages, time.Since(began))
-				p.Stop()
+			for len(outages) < repeats(t) {
+				outages = append(outages, w.freeze(home, laptops, pause)...)
 			}
 			holdOutages(t, "stopped for "+pause.String(), outages, 3*time.Second)
 		})
 	}
+}
+
+// freeze stops nodes that another pings, and returns after which time it reaches each again.
+func (w *world) freeze(from *lab.Node, nodes []*lab.Node, pause time.Duration) []time.Duration {
+	w.Helper()
+	pings, before, back := make([]*lab.Pinger, len(nodes)), make([]int, len(nodes)), make([]time.Duration, len(nodes))
+	for i, n := range nodes {
+		var err error
+		pings[i], err = from.Host.Pinger(w.addr(n), lab.PingOptions{Linger: 100 * time.Millisecond})
+		w.must(err)
+	}
+	began := time.Now()
+	run := func() error { // until each is reached, noting when
+		waiting := 0
+		for i, p := range pings {
+			if s := p.Stats(); back[i] == 0 && s.Sent >= before[i]+10 && s.Trailing <= 200*time.Millisecond {
+				back[i] = time.Since(began)
+			}
+			if back[i] == 0 {
+				waiting++
+			}
+		}
+		if waiting > 0 {
+			return fmt.Errorf("%d of %d are not reached", waiting, len(nodes))
+		}
+		return nil
+	}
+	w.eventually(10*time.Second, "pings run", run)
+	w.all(nodes, func(n *lab.Node) error { return n.Signal(syscall.SIGSTOP) })
+	time.Sleep(pause)
+	for i, p := range pings {
+		before[i], back[i] = p.Stats().Sent, 0
+	}
+	began = time.Now()
+	w.all(nodes, func(n *lab.Node) error { return n.Signal(syscall.SIGCONT) })
+	w.eventually(30*time.Second, "pings run again", run)
+	for _, p := range pings {
+		p.Stop()
+	}
+	return back
 }

@@ -34,6 +34,10 @@ type Store struct {
 	root *os.Root
 	lock *os.File
 
+	fresh bool     // it held no state when it was opened
+	made  []string // folders that Open made, the innermost first
+	empty []string // those to be swept, likewise
+
 	mu       sync.Mutex
 	disk     disk
 	journals map[string]*journal
@@ -47,17 +51,23 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open state directory: %w", err)
 	}
-	if err := makeDir(dir); err != nil {
+	made, err := makeDir(dir)
+	if err != nil {
+		removeDirs(made)
 		return nil, fmt.Errorf("open state directory: %w", remedy(err, dir))
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
+		removeDirs(made)
 		return nil, fmt.Errorf("open state directory: %w", remedy(err, dir))
 	}
 	s, err := open(dir, root)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open state directory: %w", remedy(err, dir)), root.Close())
+		err = errors.Join(fmt.Errorf("open state directory: %w", remedy(err, dir)), root.Close())
+		removeDirs(made)
+		return nil, err
 	}
+	s.made = made
 	return s, nil
 }
 
@@ -77,26 +87,45 @@ func open(dir string, root *os.Root) (*Store, error) {
 	if err := s.recover(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
+	files, err := d.List()
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	s.fresh = !slices.ContainsFunc(files, func(file string) bool { return ours(file) && file != lockName })
 	return s, nil
 }
 
-// makeDir creates the directory, and its name durably.
-func makeDir(dir string) error {
+// makeDir creates the directory, and its name durably. It lists the folders that
+// it had to make, the innermost first, also with an error.
+func makeDir(dir string) (made []string, err error) {
 	info, err := os.Stat(dir)
 	if err == nil && !info.IsDir() {
-		return fmt.Errorf("%s: %w", dir, syscall.ENOTDIR)
+		return nil, fmt.Errorf("%s: %w", dir, syscall.ENOTDIR)
 	}
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return err
+		return nil, err
+	}
+	for at := dir; ; at = filepath.Dir(at) {
+		if _, err := os.Lstat(at); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		made = append(made, at)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
+		return made, err
 	}
 	parent, err := os.OpenRoot(filepath.Dir(dir))
 	if err != nil {
-		return err
+		return made, err
 	}
-	return errors.Join(realDisk{parent}.SyncDir(), parent.Close())
+	return made, errors.Join(realDisk{parent}.SyncDir(), parent.Close())
+}
+
+// removeDirs removes folders as far as there is nothing else in them.
+func removeDirs(dirs []string) {
+	for _, dir := range dirs {
+		_ = os.Remove(dir) // one that holds something, or was never made, stays as it is
+	}
 }
 
 // takeLock locks the file and writes this process into it.
@@ -154,6 +183,9 @@ func (s *Store) recover() error {
 	return s.disk.SyncDir()
 }
 
+// Fresh reports whether the directory held no state when it was opened.
+func (s *Store) Fresh() bool { return s.fresh }
+
 // Dir is the directory's absolute path.
 func (s *Store) Dir() string { return s.dir }
 
@@ -172,6 +204,26 @@ func (s *Store) Close() error {
 // Remove deletes all state, then unlocks. What is not the store's own stays, and
 // the directory with it.
 func (s *Store) Remove() error {
+	s.empty = []string{s.dir}
+	return s.clear()
+}
+
+// Discard deletes all state of a start that has come to nothing, then unlocks. Of
+// folders it removes those that Open made.
+func (s *Store) Discard() error {
+	s.empty = s.made
+	return s.clear()
+}
+
+// Sweep removes folders that Remove or Discard had to leave, if they are empty now.
+func (s *Store) Sweep() {
+	for _, dir := range s.empty {
+		_ = os.Remove(dir) // fails while it holds anything
+	}
+}
+
+// clear deletes all files of the store, closes it and sweeps.
+func (s *Store) clear() error {
 	s.mu.Lock()
 	files, err := s.disk.List()
 	slices.Sort(files) // .a and .b before .tmp: nothing old comes back when it is cut short
@@ -185,7 +237,7 @@ func (s *Store) Remove() error {
 	if err = errors.Join(err, s.Close()); err != nil {
 		return fmt.Errorf("remove state: %w", err)
 	}
-	_ = os.Remove(s.dir) // fails while it holds anything else
+	s.Sweep()
 	return nil
 }
 

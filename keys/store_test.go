@@ -267,6 +267,52 @@ func TestRemove(t *testing.T) {
 	}
 }
 
+// TestDiscard: of a start that came to nothing nothing is left, and folders that were there before stay.
+func TestDiscard(t *testing.T) {
+	top := t.TempDir()
+	for _, c := range []struct {
+		name  string
+		there string // made before
+	}{{"all folders are new", ""}, {"one is not", "a"}, {"none is", "a/b"}} {
+		t.Run(c.name, func(t *testing.T) {
+			parent := must(os.MkdirTemp(top, "*"))(t)
+			if err := os.MkdirAll(filepath.Join(parent, c.there), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			s := must(Open(filepath.Join(parent, "a", "b")))(t)
+			if !s.Fresh() {
+				t.Error("it is said to hold state")
+			}
+			must(s.LoadOrCreateIdentity())(t)
+			if err := s.Discard(); err != nil {
+				t.Fatal(err)
+			}
+			var left []string
+			err := filepath.WalkDir(parent, func(path string, _ fs.DirEntry, err error) error {
+				if name := strings.TrimPrefix(path, parent); name != "" {
+					left = append(left, name[1:])
+				}
+				return err
+			})
+			if got := strings.Join(left, " "); err != nil || len(left) > 0 && left[len(left)-1] != c.there || got == "" && c.there != "" {
+				t.Errorf("left: %q, %v", got, err)
+			}
+		})
+	}
+	dir := filepath.Join(top, "state")
+	s := must(Open(dir))(t)
+	must(s.LoadOrCreateIdentity())(t)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s = must(Open(dir))(t); s.Fresh() {
+		t.Error("a folder with an identity is said to hold no state")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestIdentitySurvivesDamage damages either copy of what is written only once.
 func TestIdentitySurvivesDamage(t *testing.T) {
 	for _, file := range []string{"identity.a", "identity.b"} {

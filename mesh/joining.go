@@ -155,12 +155,19 @@ func (n *Node) completeJoin(ctx context.Context, j *joining) error {
 	return errors.Join(err, n.engine.SetHello(n.hello()))
 }
 
+// checkInvite refuses an invite to another network than the one that this node is a
+// member of.
+func (n *Node) checkInvite(invite *keys.Invite) error {
+	m := n.state.membership
+	if invite == nil || m == nil || (keys.Trust{Root: invite.Root}).NetworkID() == m.trust().NetworkID() {
+		return nil
+	}
+	return errors.New("join: the invite is of another network than this node's; use another --state for a second network")
+}
+
 // checkEntries says hello to the entry points of a node that is a member
 // already. One of another network is an error; one that does not answer is not.
 func (n *Node) checkEntries(ctx context.Context, e *entryPoints) error {
-	if e.invite != nil && (keys.Trust{Root: e.invite.Root}).NetworkID() != n.state.membership.trust().NetworkID() {
-		return errors.New("join: the invite is of another network than this node's; use another --state for a second network")
-	}
 	limited, cancel := context.WithTimeout(ctx, joinPatience) // ssh too: nobody waits for it here
 	defer cancel()
 	_, _, err := n.meetFirst(limited, n.waysTo(e, joinPatience), n.hello())

@@ -72,6 +72,7 @@ type Node struct {
 	dropped  atomic.Uint64                      // tasks that found no place
 	founded  bool                               // by this process
 	failed   bool                               // it ended before it was ready
+	blank    bool                               // there was no state, and nobody has heard of this node yet
 	ready    atomic.Bool
 	leaving  atomic.Bool // for good: the state goes with the process
 	pings    pinger

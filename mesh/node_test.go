@@ -1,6 +1,8 @@
 package mesh_test
 
 import (
+	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -153,9 +155,64 @@ func TestAddressChangeUnderTraffic(t *testing.T) {
 		b := w.up(w.host("198.18.0.2"), "b", a.invite(1))
 		b.waitReady(5 * time.Second)
 		reaches(t, a, b, time.Second)
+		keys := func() [2]time.Time { return [2]time.Time{a.peer("b").LastHandshake, b.peer("a").LastHandshake} }
+		before := keys()
 		b.host.move("198.18.0.50")
 		if gap := reaches(t, a, b, 5*time.Second); gap > 2*time.Second {
 			t.Errorf("%v without traffic after an address change", gap)
+		}
+		time.Sleep(5 * time.Second)
+		if now := keys(); now != before {
+			t.Errorf("the session of %v was replaced by one of %v, for an address that changed", before, now)
+		}
+	})
+}
+
+// TestResumeFromSuspend wakes a host that has been suspended: its node probes all addresses of others at once, and is
+// reached where it is now, though nothing has told it of a change.
+func TestResumeFromSuspend(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		addrs := []netip.Addr{netip.MustParseAddr("198.18.0.1"), netip.MustParseAddr("2001:db8::1")}
+		there := w.host("198.18.0.1")
+		there.machine.SetAddr(addrs...)
+		a := w.up(there, "a")
+		a.waitReady(5 * time.Second)
+		here := w.host("198.18.0.2")
+		here.machine.SetAddr(netip.MustParseAddr("198.18.0.2"), netip.MustParseAddr("2001:db8::2"))
+		b := w.up(here, "b", a.invite(1))
+		b.waitReady(5 * time.Second)
+		time.Sleep(time.Minute)
+		probed := map[netip.Addr]time.Time{} // when last
+		var mu sync.Mutex
+		w.net.Tap(func(d udptest.Datagram) {
+			if d.From == here.machine && d.Data[0] == 0xd2 { // a probe (PROTOCOL.md)
+				mu.Lock()
+				probed[d.Dst.Addr()] = time.Now()
+				mu.Unlock()
+			}
+		})
+		since := func(when time.Time) (list []netip.Addr) {
+			mu.Lock()
+			defer mu.Unlock()
+			for at, last := range probed {
+				if last.After(when) {
+					list = append(list, at)
+				}
+			}
+			return list
+		}
+		began := time.Now()
+		time.Sleep(1100 * time.Millisecond)
+		t.Logf("in a second without a cause it probes %v", since(began))
+		here.machine.SetAddr(netip.MustParseAddr("198.18.0.50"), netip.MustParseAddr("2001:db8::50"))
+		here.asleep.Store(int64(time.Hour))
+		began = time.Now()
+		time.Sleep(1100 * time.Millisecond)
+		if got := since(began); len(got) != 2 {
+			t.Errorf("a second after it woke it has probed %v, want all of %v", got, addrs)
+		}
+		if gap := reaches(t, a, b, 5*time.Second); gap > 100*time.Millisecond {
+			t.Errorf("it is not reached for another %v", gap)
 		}
 	})
 }

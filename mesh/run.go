@@ -40,6 +40,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return errors.Join(err, n.closeStreams(), n.engine.Run(ended()), n.closeState())
 	}
+	n.blank = false
 	stopEngine, engineDone := background(func(ctx context.Context) error { return n.vital(n.engine.Run(ctx)) })
 	group, inner := errgroup.WithContext(ctx)
 	group.Go(func() error { return n.control(inner) })
@@ -58,14 +59,21 @@ func Run(ctx context.Context, cfg Config) error {
 	stopEngine()
 	err = errors.Join(err, <-engineDone, n.closeState())
 	stopServing()
-	return errors.Join(err, <-served)
+	err = errors.Join(err, <-served)
+	n.store.Sweep() // the control socket was in that folder
+	return err
 }
 
 // closeState lets go of the state directory. A network that was founded by a
-// start that failed goes with it: nothing is left half made.
+// start that failed goes with it, and so does all of a first start that failed
+// before it did anything: nothing is left half made. Who has begun to join keeps
+// its identity: it may have been given a certificate that it has not seen yet.
 func (n *Node) closeState() error {
-	if n.founded && n.failed || n.leaving.Load() {
+	switch {
+	case n.leaving.Load():
 		return n.store.Remove()
+	case n.failed && (n.founded || n.blank):
+		return n.store.Discard()
 	}
 	return n.store.Close()
 }
@@ -113,7 +121,12 @@ func prepare(cfg Config) (*Node, error) {
 	}
 	n.nat64.changed = make(chan struct{}, 1)
 	n.sightings, n.rerouted = make(chan sighting, sightingQueue), make(chan struct{}, 1)
-	n.failed = true // until it runs
+	n.failed, n.blank = true, store.Fresh() // until it runs
+	if host, ok := cfg.Host.(interface {
+		Asleep(since time.Time) time.Duration
+	}); ok {
+		n.state.sleep.Asleep = host.Asleep
+	}
 	if err := firstOf(n.checkHost(), n.checkBridge(), n.undoEarlier()); err != nil {
 		return nil, errors.Join(err, n.closeState())
 	}
@@ -278,6 +291,9 @@ func (n *Node) live(ctx context.Context, group *errgroup.Group) error {
 	group.Go(func() error { return n.keepConfigured(ctx) })
 	entries, err := n.awaitEntries(ctx, joining)
 	if err != nil {
+		return err
+	}
+	if err := n.checkInvite(entries.invite); err != nil {
 		return err
 	}
 	if joining {

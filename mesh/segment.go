@@ -59,12 +59,12 @@ func (n *Node) openSegment(prefixes []netip.Prefix, mtu int) (*segment, error) {
 		s.goAround(n)
 	}
 	if err := s.setAddresses(ownAddresses(id, prefixes)); err != nil {
-		return nil, errors.Join(err, s.close(false))
+		return nil, errors.Join(err, n.dropSegment(s))
 	}
 	s.sw = n.newSwitch(s, mtu)
 	n.sw.Store(s.sw)
 	if err := s.listenPlugs(n.cfg.Plugs); err != nil {
-		return nil, errors.Join(err, s.close(false))
+		return nil, errors.Join(err, n.dropSegment(s))
 	}
 	if n.cfg.NoDNS {
 		return s, nil
@@ -75,6 +75,14 @@ func (n *Node) openSegment(prefixes []netip.Prefix, mtu int) (*segment, error) {
 	}
 	s.names = server
 	return s, nil
+}
+
+// dropSegment undoes openSegment.
+func (n *Node) dropSegment(s *segment) error {
+	if err := s.close(false); err != nil || n.cfg.NoTAP {
+		return err
+	}
+	return forgetTAP(n.store)
 }
 
 // newSwitch makes the switch, with what a LAN behind it needs if there is to be one.

@@ -51,7 +51,8 @@ type host struct {
 	machine *udptest.Host
 	dns     map[string]netip.Addr
 	changed chan struct{}
-	tcp     mesh.Host // the same host with TCP; nil: it has none
+	asleep  atomic.Int64 // time.Duration: for how long it has been suspended in all
+	tcp     mesh.Host    // the same host with TCP; nil: it has none
 
 	mu     sync.Mutex
 	device *l2test.Device
@@ -94,6 +95,9 @@ func (h *host) Candidates(port uint16, _ string, _ []netip.Prefix) ([]traversal.
 
 // Watch implements mesh.Host.
 func (h *host) Watch(context.Context) <-chan struct{} { return h.changed }
+
+// Asleep says for how long the host has been suspended, in all.
+func (h *host) Asleep(time.Time) time.Duration { return time.Duration(h.asleep.Load()) }
 
 // lateDNS is from when on late.example is resolved; the worlds begin with the year.
 var lateDNS = time.Date(2000, 1, 1, 0, 1, 0, 0, time.UTC)

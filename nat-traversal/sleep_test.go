@@ -7,7 +7,7 @@ import (
 
 func TestSleep(t *testing.T) {
 	var total time.Duration
-	s := Sleep{asleep: func(time.Time) time.Duration { return total }}
+	s := Sleep{Asleep: func(time.Time) time.Duration { return total }}
 	for i, c := range []struct {
 		add  time.Duration
 		want bool

@@ -360,6 +360,10 @@ func TestAddressChange(t *testing.T) {
 		for range 100 {
 			ping()
 		}
+		keys := func() [2]time.Time {
+			return [2]time.Time{a.remote(b).Status().LastHandshake, b.remote(a).Status().LastHandshake}
+		}
+		before := keys()
 		a.host.SetAddr(netip.MustParseAddr("198.18.0.77"))
 		a.engine.LocalChange()
 		gap := func(n *node) time.Duration {
@@ -374,6 +378,12 @@ func TestAddressChange(t *testing.T) {
 		}
 		t.Logf("outage towards the one that stayed: %v", gap(b))
 		t.Logf("outage towards the one that moved: %v", gap(a))
+		for range 500 { // nor does one follow
+			ping()
+		}
+		if now := keys(); now != before {
+			t.Errorf("the session of %v was replaced by one of %v, for an address that changed", before, now)
+		}
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"meshd/keys"
+	"meshd/l2"
 	"meshd/l2/bridge"
 	"meshd/mesh/api"
 )
@@ -33,6 +34,9 @@ func explain(err error, c nodeConfig) error {
 		return e
 	}
 	switch {
+	case strings.Contains(e.Why, "with --state"): // the error itself says what to do
+	case strings.HasPrefix(err.Error(), "plug "):
+		e.Remedy = "give another place to --plug"
 	case errors.Is(err, syscall.EADDRINUSE) && strings.Contains(err.Error(), "listen for TLS"):
 		e.Remedy = "choose another port with --listen-tls"
 	case errors.Is(err, syscall.EACCES) && strings.Contains(err.Error(), "listen for TLS"):
@@ -51,6 +55,10 @@ func explain(err error, c nodeConfig) error {
 		e.Remedy = fmt.Sprintf("make room in %s, or name another folder with --state", c.StateDir)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		e.Remedy = "give an address of this host to --listen"
+	default:
+		if d, ok := errors.AsType[*l2.DeviceError](err); ok {
+			e.Remedy = d.Remedy
+		}
 	}
 	return e
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"meshd/keys"
+	"meshd/l2"
 	"meshd/mesh/api"
 	"meshd/mesh/api/apitest"
 )
@@ -192,6 +193,9 @@ func TestExplain(t *testing.T) {
 		{"no right to the state", &fs.PathError{Op: "open", Path: "/var/lib/meshd/lock", Err: syscall.EACCES}, "run it as the user that owns the folder, or name another with --state"},
 		{"disk full", &fs.PathError{Op: "write", Path: "/var/lib/meshd/x", Err: syscall.ENOSPC}, "make room in /var/lib/meshd, or name another folder with --state"},
 		{"not our address", syscall.EADDRNOTAVAIL, "give an address of this host to --listen"},
+		{"no right to the state, as it says itself", fmt.Errorf("open state directory: %w; run as root, or choose a directory of your own with --state", fs.ErrPermission), ""},
+		{"no place for a plug", &fs.PathError{Op: "plug vde:/x: mkdir", Path: "/x", Err: syscall.ENOENT}, "give another place to --plug"},
+		{"the TAP's name is taken", &l2.DeviceError{Op: "open tap", Name: "mesh0", Err: errors.New("an interface of that name exists"), Remedy: "choose another"}, "choose another"},
 		{"its own remedy", &api.Error{Why: "w", Remedy: "r"}, "r"},
 		{"anything else", errors.New("x\ny"), ""},
 	} {

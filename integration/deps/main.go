@@ -15,7 +15,9 @@ var programs = []struct{ program, pkg string }{
 	{"ping", "iputils-ping"},
 	{"ip", "iproute2"},
 	{"arping", "iputils-arping"},
-	{"iperf3", "iperf3"}, // bench
+	{"mount", "mount"},        // hides /dev/net/tun
+	{"setpriv", "util-linux"}, // takes rights away
+	{"iperf3", "iperf3"},      // bench
 	{"tcpdump", "tcpdump"},
 	{"ssh", "openssh-client"},
 	{"/usr/sbin/sshd", "openssh-server"},

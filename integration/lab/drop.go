@@ -5,6 +5,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -17,6 +18,7 @@ type Loss struct {
 	Percent int           // how many of those that match; 100 if 0
 	Longer  int           // bytes of UDP payload: only packets with more
 	Payload []PayloadByte // only packets that have all of these
+	From    netip.Addr    // IPv4: only packets that come from there
 }
 
 // PayloadByte is a byte of a UDP payload.
@@ -31,7 +33,7 @@ const lossTable = "lablosses"
 func (h *Host) Lose(losses ...Loss) error {
 	return h.lab.change(fmt.Sprintf("let %s lose %+v", h.name, losses), func() error {
 		for _, l := range losses {
-			if l.Percent < 0 || l.Percent > 100 || l.Longer < 0 || l.Longer > 1<<16-9 {
+			if l.Percent < 0 || l.Percent > 100 || l.Longer < 0 || l.Longer > 1<<16-9 || l.From.IsValid() && !l.From.Is4() {
 				return errors.New("that cannot be")
 			}
 		}
@@ -51,6 +53,10 @@ const udpHeader = 8
 
 func (l Loss) match() []expr.Any {
 	var m []expr.Any
+	if l.From.IsValid() {
+		from := l.From.As4()
+		m = append(m, join(family(unix.NFPROTO_IPV4), []expr.Any{load(srcAddr, reg1), &expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: from[:]}})...)
+	}
 	if l.Longer > 0 {
 		length := expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 4, Len: 2}
 		m = append(m, port(length, uint16(l.Longer+udpHeader), expr.CmpOpGt)...)

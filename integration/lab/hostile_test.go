@@ -219,6 +219,9 @@ func TestLose(t *testing.T) {
 		{"longer", []Loss{{Longer: 5}}, []string{"short", "data", "xdata"}},
 		{"bytes", []Loss{{Payload: []PayloadByte{{1, 'a'}, {0, 'd'}}}}, []string{"short", "longer than that", "xdata"}},
 		{"bytes and length", []Loss{{Longer: 4, Payload: []PayloadByte{{0, 'd'}}}}, sent},
+		{"from there", []Loss{{From: a.addr.Addr()}}, nil},
+		{"from elsewhere", []Loss{{From: b.addr.Addr()}}, sent},
+		{"from there, and longer", []Loss{{From: a.addr.Addr(), Longer: 5}}, []string{"short", "data", "xdata"}},
 		{"either", []Loss{{Longer: 5}, {Payload: []PayloadByte{{4, 't'}}}}, []string{"data", "xdata"}},
 	}
 	for _, test := range tests {
