@@ -439,3 +439,34 @@ func FuzzGuard(f *testing.F) {
 		}
 	})
 }
+
+// Of whom nobody has told that it lives is asked in time, whoever else has not said so: those with whom there is a session need
+// not be asked.
+func TestWhoIsAsked(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	table := newTable(keys.NodeID{1})
+	var ids []keys.NodeID
+	for i := range byte(30) {
+		ids = append(ids, keys.NodeID{2, i})
+	}
+	table.setMembers(ids)
+	for _, p := range table.peers {
+		p.joined, p.up = true, true
+	}
+	unknown := ids[7]
+	reachable := func(id keys.NodeID) bool { return id != unknown }
+	for range 3 {
+		asked := table.asks(now, reachable)
+		if len(asked) != 1 || asked[0].id != unknown {
+			t.Fatalf("asked %v", asked)
+		}
+		if again := table.asks(now.Add(askInterval-1), reachable); again != nil {
+			t.Fatalf("asked again at once: %v", again)
+		}
+		now = now.Add(askInterval)
+	}
+	table.peers[unknown.String()].confirmed = true
+	if asked := table.asks(now, reachable); asked != nil {
+		t.Errorf("asked %v, of whom all is known", asked)
+	}
+}

@@ -218,7 +218,7 @@ func (t *table) checks(now time.Time, reachable func(keys.NodeID) bool) []*peer 
 
 // asks picks a member that memberlist has given up, or of whom nobody has told us that it lives, so that it is asked:
 // memberlist never would, and two halves of a network would stay apart for ever.
-func (t *table) asks(now time.Time) []*peer {
+func (t *table) asks(now time.Time, reachable func(keys.NodeID) bool) []*peer {
 	if since(t.asked, now) < askInterval {
 		return nil
 	}
@@ -229,7 +229,7 @@ func (t *table) asks(now time.Time) []*peer {
 		case p == t.self || !p.joined || !p.left.IsZero():
 		case !p.up:
 			dead = append(dead, p)
-		case !p.confirmed && since(p.heard, now) >= heardFor:
+		case !p.alive(reachable(p.id), now): // of whom we know ourselves needs no asking
 			unsure = append(unsure, p)
 		}
 	}

@@ -65,7 +65,7 @@ func (g *Gossip) plan(ctx context.Context) (more bool) {
 	g.mu.Lock()
 	feeds := g.table.feeds(now, g.isReachable, feedsAtOnce)
 	feeds = append(feeds, g.table.accusations(now, g.isReachable)...)
-	asks := append(g.table.asks(now), g.table.checks(now, g.isReachable)...)
+	asks := append(g.table.asks(now, g.isReachable), g.table.checks(now, g.isReachable)...)
 	greetings := g.table.greetings()
 	g.noteChanges(now)
 	g.mu.Unlock()
