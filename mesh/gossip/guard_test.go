@@ -455,18 +455,51 @@ func TestWhoIsAsked(t *testing.T) {
 	}
 	unknown := ids[7]
 	reachable := func(id keys.NodeID) bool { return id != unknown }
-	for range 3 {
-		asked := table.asks(now, reachable)
-		if len(asked) != 1 || asked[0].id != unknown {
-			t.Fatalf("asked %v", asked)
+	count := 0
+	for end := now.Add(2 * time.Minute); now.Before(end); now = now.Add(planInterval) {
+		for _, p := range table.asks(now, reachable) {
+			if count++; p.id != unknown {
+				t.Fatalf("asked %v", p.id)
+			}
 		}
-		if again := table.asks(now.Add(askInterval-1), reachable); again != nil {
-			t.Fatalf("asked again at once: %v", again)
+		switch age := now.Sub(table.began); {
+		case age < askInterval && count > 0:
+			t.Fatal("asked before others could tell")
+		case age == 30*time.Second && count != 7:
+			t.Errorf("asked %d times in the first 30 s", count)
 		}
-		now = now.Add(askInterval)
+	}
+	if count < 20 || count > 25 {
+		t.Errorf("asked %d times in two minutes", count)
 	}
 	table.peers[unknown.String()].confirmed = true
-	if asked := table.asks(now, reachable); asked != nil {
+	if asked := table.asks(now.Add(time.Hour), reachable); asked != nil {
 		t.Errorf("asked %v, of whom all is known", asked)
+	}
+}
+
+// Whom we reach but have not heard of is asked at once, and until it has told its incarnation.
+func TestWhoIsChecked(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	table := newTable(keys.NodeID{1})
+	met, stranger := keys.NodeID{2}, keys.NodeID{3}
+	table.setMembers([]keys.NodeID{met, stranger})
+	table.setNeighbours(nil)
+	for _, p := range table.peers {
+		p.joined, p.up = true, true
+	}
+	reachable := func(id keys.NodeID) bool { return id == met }
+	for range 2 {
+		if got := table.checks(now, reachable); len(got) != 1 || got[0].id != met {
+			t.Fatalf("checked %v", got)
+		}
+		if again := table.checks(now.Add(checkEvery-1), reachable); again != nil {
+			t.Fatalf("checked again at once: %v", again)
+		}
+		now = now.Add(checkEvery)
+	}
+	table.peers[met.String()].confirmed = true
+	if got := table.checks(now, reachable); got != nil {
+		t.Errorf("checked %v, of whom all is known", got)
 	}
 }

@@ -35,6 +35,8 @@ const (
 	tellInterval = 5 * time.Second // our own incarnation goes to each peer we talk to
 	checkEvery   = 5 * time.Second // a suspect is asked
 	askInterval  = 10 * time.Second
+	askSooner    = 3 * time.Second  // once it has waited for greetings that long, and until
+	askSoonerFor = time.Minute      // after it has started
 	errandFor    = 2 * time.Second  // after a request to ping, a ping is on somebody's behalf
 	accuseAfter  = 15 * time.Second // without evidence of a neighbour, doubling while others vouch for it
 	accuseAtMost = time.Hour
@@ -123,8 +125,9 @@ func since(t, now time.Time) time.Duration {
 type table struct {
 	self    *peer
 	peers   map[string]*peer
-	removed []*peer // memberlist has yet to hear that they are gone
-	leaving []*peer // likewise, by their own word
+	removed []*peer   // memberlist has yet to hear that they are gone
+	leaving []*peer   // likewise, by their own word
+	began   time.Time // the first time that anybody might have been asked
 	asked   time.Time
 	sparse  bool // we talk to neighbours; else to everybody
 }
@@ -200,15 +203,16 @@ func (p *peer) aliveMessage() message {
 	}
 }
 
-// checks are the members that somebody suspects: they are asked at once, so that a path that leads nowhere is noticed although
-// nothing else goes there.
+// checks are the members that are asked at once: whom somebody suspects, so that a path that leads nowhere is noticed although
+// nothing else goes there; and whom we reach without having heard their incarnation, which is what we can tell a newcomer.
 func (t *table) checks(now time.Time, reachable func(keys.NodeID) bool) []*peer {
 	var out []*peer
 	for _, p := range t.peers {
 		if t.sparse && !p.near && !reachable(p.id) {
 			continue
 		}
-		if p != t.self && p.suspected.After(p.checked) && since(p.checked, now) >= checkEvery {
+		untold := p.joined && p.up && !p.confirmed && reachable(p.id)
+		if p != t.self && (untold || p.suspected.After(p.checked)) && since(p.checked, now) >= checkEvery {
 			p.checked = now
 			out = append(out, p)
 		}
@@ -219,7 +223,14 @@ func (t *table) checks(now time.Time, reachable func(keys.NodeID) bool) []*peer 
 // asks picks a member that memberlist has given up, or of whom nobody has told us that it lives, so that it is asked:
 // memberlist never would, and two halves of a network would stay apart for ever.
 func (t *table) asks(now time.Time, reachable func(keys.NodeID) bool) []*peer {
-	if since(t.asked, now) < askInterval {
+	if t.began.IsZero() {
+		t.began, t.asked = now, now
+	}
+	wait := askInterval
+	if age := now.Sub(t.began); age > askInterval && age < askSoonerFor {
+		wait = askSooner
+	}
+	if now.Sub(t.asked) < wait {
 		return nil
 	}
 	t.asked = now
