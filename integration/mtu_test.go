@@ -36,8 +36,10 @@ type smallMember struct {
 // nobody does: packets of 1500 bytes pass in both directions, TCP carries what it is given, status shows how large packets
 // may be, and none of meshd's is broken on the way. Where a path becomes smaller, what it carries goes on soon.
 func TestSmallUnderlay(t *testing.T) {
+	t.Parallel()
 	for _, told := range []bool{true, false} {
 		t.Run(map[bool]string{true: "with ICMP", false: "without ICMP"}[told], func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			home := w.node(w.net.Host("home", lab.HostConfig{}))
 			members := w.smallMembers(told)
