@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -34,6 +35,7 @@ type Node struct {
 	Binary string   // the program
 	State  string   // its --state
 	Env    []string // beside this process' own
+	Starts []string // a program, with arguments, that starts the daemon; none: it is started itself
 	Logf   func(format string, args ...any)
 
 	mu     sync.Mutex
@@ -118,7 +120,11 @@ func (d *daemon) hasEnded() bool {
 
 func (n *Node) command(ctx context.Context, args []string) *exec.Cmd {
 	// The command comes first, so that flags of all commands and of one stand together.
-	cmd := n.Host.Command(ctx, n.Binary, append([]string{args[0], "--state", n.State}, args[1:]...)...)
+	line := append([]string{n.Binary, args[0], "--state", n.State}, args[1:]...)
+	if args[0] == "up" {
+		line = append(slices.Clone(n.Starts), line...)
+	}
+	cmd := n.Host.Command(ctx, line[0], line[1:]...)
 	cmd.Env = append(os.Environ(), n.Env...)
 	return cmd
 }
