@@ -71,7 +71,7 @@ func (l *Lab) Close() error {
 		return nil
 	}
 	l.err = ErrClosed
-	err := killInside(l.spaces)
+	err := killInside(l.spaces, l.mark)
 	for i := len(l.closers) - 1; i >= 0; i-- {
 		err = errors.Join(err, l.closers[i].Close())
 	}

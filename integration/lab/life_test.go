@@ -42,6 +42,13 @@ func TestCloseEndsEverything(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	first := newLab(t) // what a process opens once is open then
+	if err := first.Internet("isp").Host("host", HostConfig{}).Command(t.Context(), "true").Run(); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
 	fds := countFDs(t)
 	l := newLab(t)
 	n := l.Internet("isp")
@@ -91,6 +98,22 @@ func TestCloseEndsEverything(t *testing.T) {
 	n.Site("late", SiteConfig{}).Host("late")
 	if err := l.Ready(t.Context()); !errors.Is(err, ErrClosed) {
 		t.Errorf("Ready after Close: %v", err)
+	}
+}
+
+// TestCloseEndsWhatBegins closes labs at once after a program was started, which is not inside yet: it ends all the same.
+func TestCloseEndsWhatBegins(t *testing.T) {
+	for range 50 {
+		l := newLab(t)
+		cmd := l.Internet("isp").Host("host", HostConfig{}).Command(context.Background(), "sleep", "1000")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		inTime(t, "the program ends with its lab", func() bool { return !alive(cmd.Process.Pid) })
+		_ = cmd.Wait() // it was killed
 	}
 }
 

@@ -79,8 +79,8 @@ func ownerLives(mark string) bool {
 	return err == nil && start == fields[2]
 }
 
-// killInside ends all processes in the namespaces but this one.
-func killInside(spaces []*namespace) error {
+// killInside ends all processes in the namespaces but this one, and those of the lab of this mark that are about to enter them.
+func killInside(spaces []*namespace, mark string) error {
 	inside := make(map[string]bool)
 	for _, ns := range spaces {
 		ino, err := ns.inode()
@@ -97,6 +97,10 @@ func killInside(spaces []*namespace) error {
 		}
 		found := 0
 		err = killWhere(pids, func(pid int) bool {
+			if isShim(pid, mark) { // asked first: it is inside when it is none any more
+				found++
+				return true
+			}
 			ns, err := os.Readlink(procPath(pid, "ns/net"))
 			if err != nil || !inside[ns] {
 				return false // a process that has ended has no namespace
@@ -112,6 +116,12 @@ func killInside(spaces []*namespace) error {
 		}
 		time.Sleep(time.Millisecond) // the kernel tells nobody but the parent; ask again
 	}
+}
+
+// isShim reports whether a process is to enter a machine of the lab of this mark, and has not become its command yet.
+func isShim(pid int, mark string) bool {
+	line, err := os.ReadFile(procPath(pid, "cmdline"))
+	return err == nil && bytes.HasPrefix(line, []byte(shimName+"\x00"+mark+"\x00"))
 }
 
 // killWhere ends those of the processes that are to be ended. The handle is taken before the question is asked, so that
