@@ -3,6 +3,7 @@ package underlay
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"syscall"
 
@@ -173,11 +174,13 @@ func (r *Rules) sync(family int) error {
 			delete(stale, key(c))
 			continue
 		}
-		c.Flags &^= unix.RTNH_F_LINKDOWN | unix.RTNH_F_DEAD | unix.RTM_F_CLONED
-		if c.Gw != nil {
-			c.Flags |= int(netlink.FLAG_ONLINK) // the route to the gateway need not be in this table
+		c.Flags = copiedFlags(c.Flags, c.Gw)
+		for _, hop := range c.MultiPath {
+			hop.Flags = copiedFlags(hop.Flags, hop.Gw)
 		}
-		if err := r.handle.RouteReplace(&c); err != nil && !absent(err) {
+		// Appended, not replaced: routes that differ in nothing but the interface, as those to fe80::/64, are to stand side
+		// by side. Replacing takes the place of another's copy, and would go on for ever: each change is told to us, too.
+		if err := r.handle.RouteAppend(&c); err != nil && !absent(err) && !errors.Is(err, syscall.EEXIST) {
 			return fmt.Errorf("copy %v: %w", c, err)
 		}
 	}
@@ -195,12 +198,44 @@ func (r *Rules) table(family, table int) ([]netlink.Route, error) {
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) && !noFamily(err) {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
-	return list, nil
+	return each(list, family), nil
+}
+
+// each takes IPv6 routes by several ways apart: the kernel has them as routes of their own, and puts together what may be.
+func each(list []netlink.Route, family int) []netlink.Route {
+	if family != unix.AF_INET6 {
+		return list
+	}
+	var single []netlink.Route
+	for _, m := range list {
+		if len(m.MultiPath) == 0 {
+			single = append(single, m)
+		}
+		for _, hop := range m.MultiPath {
+			one := m
+			one.MultiPath, one.Gw, one.LinkIndex, one.Flags = nil, hop.Gw, hop.LinkIndex, hop.Flags
+			single = append(single, one)
+		}
+	}
+	return single
+}
+
+// copiedFlags are the flags of the copy of a way.
+func copiedFlags(flags int, gateway net.IP) int {
+	flags &^= unix.RTNH_F_LINKDOWN | unix.RTNH_F_DEAD | unix.RTM_F_CLONED
+	if gateway != nil {
+		flags |= int(netlink.FLAG_ONLINK) // the route to the gateway need not be in this table
+	}
+	return flags
 }
 
 // key tells routes of one table apart.
 func key(m netlink.Route) string {
-	return fmt.Sprint(m.Dst, m.Gw, m.LinkIndex, m.Priority, m.Src, m.Type)
+	hops := ""
+	for _, hop := range m.MultiPath {
+		hops += fmt.Sprint(hop.LinkIndex, hop.Gw, hop.Hops)
+	}
+	return fmt.Sprint(m.Dst, m.Gw, m.LinkIndex, m.Priority, m.Src, m.Type, hops)
 }
 
 // destination is what a route leads to.

@@ -7,8 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -159,6 +161,121 @@ func TestRules(t *testing.T) {
 			return err
 		}
 		return nothingLeft(t)
+	})
+}
+
+// TestRestsWhenCopied has routes that differ in nothing but the interface or the gateway, as every host with two interfaces
+// has: all are copied, and a second Sync changes nothing. A change is told to whoever calls Sync, which would go on for ever.
+func TestRestsWhenCopied(t *testing.T) {
+	inNamespace(t, func() error {
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth1"}, PeerName: "far1"}); err != nil {
+			return err
+		}
+		for _, name := range []string{"eth1", "far1"} {
+			l, err := netlink.LinkByName(name)
+			if err == nil {
+				err = netlink.LinkSetUp(l)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		for _, r := range []struct{ ifname, dst, gw string }{
+			{"mesh0", "fe80::/64", ""}, // besides the kernel's, on five interfaces
+			{"mesh0", "2001:db8::/64", ""},
+			{"eth0", "::/0", "fe80::1"},
+		} {
+			if err := addRoute(r.ifname, r.dst, r.gw, 1024); err != nil {
+				return err
+			}
+		}
+		eth1, err := netlink.LinkByName("eth1")
+		if err != nil {
+			return err
+		}
+		all := &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
+		linkLocal := &net.IPNet{IP: net.ParseIP("fe80::"), Mask: net.CIDRMask(64, 128)}
+		second := netlink.Route{LinkIndex: eth1.Attrs().Index, Dst: all, Gw: net.ParseIP("fe80::2"), Flags: int(netlink.FLAG_ONLINK), Priority: 1024}
+		if err := netlink.RouteAppend(&second); err != nil {
+			return err
+		}
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) { // the kernel's come with the carrier
+			list, err := netlink.RouteListFiltered(unix.AF_INET6, &netlink.Route{Dst: linkLocal}, netlink.RT_FILTER_DST)
+			if err != nil {
+				return err
+			}
+			if len(list) == 5 {
+				break
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("link-local routes: %v", list)
+			}
+		}
+		rules, err := Open("mesh0")
+		if err != nil {
+			return err
+		}
+		defer rules.Close()
+		copies := func() []string {
+			list, err := rules.table(unix.AF_INET6, int(rules.mark))
+			if err != nil {
+				t.Error(err)
+			}
+			var keys []string
+			for _, m := range list {
+				keys = append(keys, key(m))
+			}
+			slices.Sort(keys)
+			return keys
+		}
+		before := copies()
+		if len(before) != 6 { // fe80::/64 by eth0, far, eth1 and far1, and two default routes
+			t.Errorf("copies: %q", before)
+		}
+		if got := way("fe80::7", rules.mark); got == "" || got == "mesh0" {
+			t.Errorf("link-local leaves by %q", got)
+		}
+		events := make(chan netlink.RouteUpdate, 64)
+		done := make(chan struct{})
+		defer close(done)
+		if err := netlink.RouteSubscribe(events, done); err != nil {
+			return err
+		}
+		for range 3 {
+			if err := rules.Sync(); err != nil {
+				return err
+			}
+		}
+		if after := copies(); !slices.Equal(after, before) {
+			t.Errorf("before: %q, after Sync: %q", before, after)
+		}
+		// A change of ours comes after all that Sync has brought about.
+		if err := addRoute("eth0", "2001:db8:1::/64", "", 0); err != nil {
+			return err
+		}
+		for u := range events {
+			if u.Table == unix.RT_TABLE_MAIN && u.Dst != nil && u.Dst.String() == "2001:db8:1::/64" {
+				break
+			}
+			if u.Table == int(rules.mark) {
+				t.Errorf("Sync made a change without need: %v", u.Route)
+			}
+		}
+		// One of the two gateways goes, the other gets another address.
+		if err := netlink.RouteDel(&second); err != nil {
+			return err
+		}
+		second.Gw = net.ParseIP("fe80::3")
+		if err := netlink.RouteAppend(&second); err != nil {
+			return err
+		}
+		if err := rules.Sync(); err != nil {
+			return err
+		}
+		if after := strings.Join(copies(), "\n"); strings.Contains(after, "fe80::2 ") || !strings.Contains(after, "fe80::3 ") || !strings.Contains(after, "fe80::1 ") {
+			t.Errorf("after a change of gateway: %s", after)
+		}
+		return nil
 	})
 }
 
