@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -17,6 +18,11 @@ func (*overTLS) Name() string { return report.OverTLS }
 
 // About says what it is.
 func (*overTLS) About() string { return "meshd, over TLS on TCP port 443 for want of UDP" }
+
+// Find wants nft besides.
+func (o *overTLS) Find(ctx context.Context, t *Tools) error {
+	return errors.Join(o.meshd.Find(ctx, t), t.Package(ctx, "nftables", "nft"))
+}
 
 // Start takes UDP from the veth pair before it starts meshd.
 func (o *overTLS) Start(ctx context.Context, p *Pair) (*Tunnel, error) {

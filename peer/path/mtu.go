@@ -15,20 +15,16 @@ const (
 	mtuRaise  = 10 * time.Minute       // the same otherwise (RFC 8899, PMTU_RAISE_TIMER)
 )
 
-// rung is a size to try, the largest first: Ethernet, PPPoE, a tunnel below us,
-// two of them.
+// sizes are tried, the largest first: Ethernet, PPPoE, a tunnel below us, two of
+// them. After them there is baseMTU.
+var sizes = [...]int{1500, 1492, 1476, 1420, 1360}
+
+// rung is a size to try. Through relays the same links take less: what passes over
+// three of them and IPv6 passes whatever address a relay takes to the next, and
+// those change.
 func (m *mtuSearch) rung(i int) int {
-	switch i {
-	case 0:
-		return 1500
-	case 1:
-		return 1492
-	case 2:
-		return 1500 - relayedLess
-	case 3:
-		return 1420
-	case 4:
-		return 1360
+	if i < len(sizes) {
+		return sizes[i] - m.less
 	}
 	return m.base()
 }
@@ -36,7 +32,7 @@ func (m *mtuSearch) rung(i int) int {
 // mtuSearch finds the largest packet that passes on a path, and notices when it
 // no longer does (RFC 8899, with few sizes). The zero value begins with the largest.
 type mtuSearch struct {
-	less      int       // of baseMTU: headers of relays
+	less      int       // headers of relays
 	known     int       // passes; 0: base
 	at        int       // the rung to try next
 	fails     int       // padded pings of one size lost in a row

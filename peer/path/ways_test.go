@@ -250,3 +250,21 @@ func TestDoubt(t *testing.T) {
 		t.Errorf("in doubt after %v", now.Sub(began))
 	}
 }
+
+// TestSizesThroughRelays: each size that is tried through relays passes over links of the same kind when three relays add
+// their headers and each of them sends over IPv6, so that nothing is lost when one changes its path from IPv4 to that.
+func TestSizesThroughRelays(t *testing.T) {
+	const headers6, headerOfRelay, relays = 40 + 8, 8, 3
+	direct, relayed := mtuSearch{}, mtuSearch{less: relayedLess}
+	for i := range len(sizes) + 1 {
+		payload := relayed.rung(i) - headers6 // what an end sends to a virtual address, which is of IPv6
+		if payload+relays*headerOfRelay > direct.rung(i)-headers6 {
+			t.Errorf("%d through relays is too much for a link of %d", relayed.rung(i), direct.rung(i))
+		}
+		for _, m := range []*mtuSearch{&direct, &relayed} {
+			if m.rung(i+1) > m.rung(i) || i < len(sizes) && m.rung(i+1) == m.rung(i) {
+				t.Errorf("sizes do not fall: %d, then %d", m.rung(i), m.rung(i+1))
+			}
+		}
+	}
+}
