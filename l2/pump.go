@@ -41,15 +41,12 @@ func (s *Switch) Run(ctx context.Context) error {
 
 // pumps runs a pump for each queue until the first fails.
 func (s *Switch) pumps(dev Device) error {
-	queued, ok := dev.(Queued)
-	if !ok || s.queues == 1 {
-		return s.pump(0, dev.Read)
+	if s.queues == 1 {
+		return s.pump(dev, 0)
 	}
 	failed := make(chan error, s.queues)
 	for n := range s.queues {
-		go func() {
-			failed <- s.pump(n, func(frames []Frame) (int, error) { return queued.ReadQueue(n, frames) })
-		}()
+		go func() { failed <- s.pump(dev, n) }()
 	}
 	err := <-failed
 	dev.Close() // ends the others
@@ -59,9 +56,17 @@ func (s *Switch) pumps(dev Device) error {
 	return err
 }
 
-func (s *Switch) pump(n int, read func([]Frame) (int, error)) error {
-	p := &pump{sw: s, from: &s.local, index: n}
+// pump takes frames from one queue until that fails.
+func (s *Switch) pump(dev Device, queue int) error {
+	p := &pump{sw: s, from: &s.local, index: queue}
 	frames := make([]Frame, readFrames)
+	read := dev.Read
+	switch dev := dev.(type) {
+	case Served:
+		return dev.ServeQueue(queue, frames, p.batch)
+	case Queued:
+		read = func(frames []Frame) (int, error) { return dev.ReadQueue(queue, frames) }
+	}
 	for {
 		n, err := read(frames)
 		if err != nil {

@@ -42,6 +42,15 @@ type Queued interface {
 	ReadQueue(queue int, frames []Frame) (n int, err error)
 }
 
+// Served is a Queued that hands over what it reads, from within its wait for more: one system call less each time that there
+// is no more.
+type Served interface {
+	Queued
+	// ServeQueue calls handle with what it has read into frames, which is valid until handle returns, until it fails or the
+	// device is closed.
+	ServeQueue(queue int, frames []Frame, handle func([]Frame)) error
+}
+
 // GroupLister is a Device that knows by itself which multicast groups programs of its host have joined. A host whose firewall
 // lets no queries in is silent when it is asked.
 type GroupLister interface {

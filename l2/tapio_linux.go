@@ -20,6 +20,7 @@ type tapReader struct {
 	n      int
 	used   int // bytes of arena
 	err    error
+	empty  bool                  // the queue had no more
 	poll   func(fd uintptr) bool // made once: no allocation per call
 }
 
@@ -47,8 +48,38 @@ func align(n int) int { return (n + 63) &^ 63 }
 // read takes what is there, up to 128 frames, and waits only when there is nothing.
 func (q *tapQueue) read(frames []Frame) (int, error) {
 	r := &q.in
-	r.frames, r.n, r.used, r.err = frames, 0, 0, nil
+	r.begin(frames)
 	err := q.raw.Read(r.poll)
+	return r.end(err)
+}
+
+// serve is read again and again, until that fails or the queue is closed. It does not leave the poller between: after a read
+// that found nothing more it waits without another.
+func (q *tapQueue) serve(frames []Frame, handle func([]Frame)) error {
+	r := &q.in
+	err := q.raw.Read(func(fd uintptr) bool {
+		for {
+			r.begin(frames)
+			r.drain(fd)
+			if r.n > 0 {
+				handle(frames[:r.n])
+				r.n = 0
+			}
+			if r.empty || r.err != nil {
+				return r.err != nil
+			}
+		}
+	})
+	_, err = r.end(err)
+	return err
+}
+
+func (r *tapReader) begin(frames []Frame) {
+	r.frames, r.n, r.used, r.err, r.empty = frames, 0, 0, nil, false
+}
+
+// end is what a call returns, whose poller has returned err.
+func (r *tapReader) end(err error) (int, error) {
 	r.frames = nil
 	switch {
 	case r.n > 0:
@@ -70,6 +101,7 @@ func (r *tapReader) drain(fd uintptr) bool {
 		got, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(slot))), uintptr(len(slot)))
 		switch {
 		case errno == unix.EAGAIN:
+			r.empty = true
 			return r.n > 0
 		case errno == unix.EINTR:
 			continue

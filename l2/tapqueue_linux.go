@@ -104,6 +104,11 @@ func (t *TAP) Queues() int { return len(t.queues) }
 // ReadQueue is Queued.ReadQueue.
 func (t *TAP) ReadQueue(queue int, frames []Frame) (int, error) { return t.queues[queue].read(frames) }
 
+// ServeQueue is Served.ServeQueue.
+func (t *TAP) ServeQueue(queue int, frames []Frame, handle func([]Frame)) error {
+	return t.queues[queue].serve(frames, handle)
+}
+
 // Read is Device.Read: it reads the first queue.
 func (t *TAP) Read(frames []Frame) (int, error) { return t.queues[0].read(frames) }
 

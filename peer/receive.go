@@ -42,23 +42,36 @@ type receiver struct {
 func (e *Engine) receive(ctx context.Context, conn udp.Conn, class way.Class) error {
 	rx := &receiver{engine: e, conn: conn, class: class}
 	pkts := make([]udp.Packet, receiveBatch)
+	err := rx.serve(pkts)
+	if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func (rx *receiver) serve(pkts []udp.Packet) error {
+	if s, ok := rx.conn.(udp.Server); ok {
+		return s.Serve(pkts, rx.batch)
+	}
 	for {
-		n, err := conn.Receive(pkts)
+		n, err := rx.conn.Receive(pkts)
 		if err != nil {
-			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-				return nil
-			}
 			return err
 		}
-		rx.now = e.now()
-		rx.stamp = e.stamp(rx.now)
-		for i := range pkts[:n] {
-			rx.packet(&pkts[i])
-		}
-		rx.tally.flush()
-		rx.sendForwarded()
-		rx.flush()
+		rx.batch(pkts[:n])
 	}
+}
+
+// batch is what one system call has brought.
+func (rx *receiver) batch(pkts []udp.Packet) {
+	rx.now = rx.engine.now()
+	rx.stamp = rx.engine.stamp(rx.now)
+	for i := range pkts {
+		rx.packet(&pkts[i])
+	}
+	rx.tally.flush()
+	rx.sendForwarded()
+	rx.flush()
 }
 
 // foreign reports whether a source is not of the kind that this socket or carrier

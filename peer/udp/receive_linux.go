@@ -30,6 +30,7 @@ type receiver struct {
 
 	want, got int           // messages asked for and received by tryRead
 	errno     syscall.Errno // of tryRead
+	failures  int           // of it in a row
 }
 
 func newReceiver(s *Socket, spare bool) *receiver {
@@ -57,25 +58,62 @@ func (s *Socket) Receive(pkts []Packet) (int, error) {
 		return 0, nil
 	}
 	rx := s.rx
-	for failures := 0; ; failures++ {
+	for {
 		rx.want = min(len(pkts), len(rx.buf)/rx.size)
 		if err := s.raw.Read(rx.read); err != nil {
 			return 0, net.ErrClosed // the poller knows no other reason
 		}
-		switch {
-		case rx.errno == 0:
-			if n := rx.collect(pkts); n > 0 {
-				return n, nil
-			}
-			failures = 0
-		case fatal(rx.errno):
-			return 0, rx.errno
-		case failures >= 10:
-			// A pending ICMP error is gone once it was read. What stays (no
-			// memory) must not become a busy loop.
-			time.Sleep(time.Millisecond)
+		if n, err := rx.taken(pkts); n > 0 || err != nil {
+			return n, err
 		}
 	}
+}
+
+// Serve implements Server. Where a call has brought fewer messages than it asked for there are no more, and what comes later
+// wakes the poller.
+func (s *Socket) Serve(pkts []Packet, handle func([]Packet)) error {
+	if len(pkts) == 0 {
+		return nil
+	}
+	rx := s.rx
+	rx.want = min(len(pkts), len(rx.buf)/rx.size)
+	var failed error
+	err := s.raw.Read(func(fd uintptr) bool {
+		for rx.tryRead(fd) {
+			n, err := rx.taken(pkts)
+			if err != nil {
+				failed = err
+				return true
+			}
+			if n > 0 {
+				handle(pkts[:n])
+			}
+			if rx.errno == 0 && rx.got < rx.want && !s.noBatch.Load() {
+				return false
+			}
+		}
+		return false
+	})
+	if err != nil {
+		return net.ErrClosed
+	}
+	return failed
+}
+
+// taken is what tryRead has brought: nothing, when that was an error that the socket survives.
+func (rx *receiver) taken(pkts []Packet) (int, error) {
+	switch {
+	case rx.errno == 0:
+		rx.failures = 0
+		return rx.collect(pkts), nil
+	case fatal(rx.errno):
+		return 0, rx.errno
+	}
+	// A pending ICMP error is gone once it was read. What stays (no memory) must not become a busy loop.
+	if rx.failures++; rx.failures > 10 {
+		time.Sleep(time.Millisecond)
+	}
+	return 0, nil
 }
 
 // fatal reports the errors that no later call can survive. All others are ICMP

@@ -34,3 +34,10 @@ type Conn interface {
 
 	Close() error
 }
+
+// Server is a Conn that hands over what it receives, from within its wait for more: one system call less each time that there
+// is no more.
+type Server interface {
+	// Serve calls handle with what it has put into pkts, which is valid until handle returns. It returns as Receive does.
+	Serve(pkts []Packet, handle func([]Packet)) error
+}
