@@ -30,16 +30,18 @@ vet:
 # Tests in simulated time run on one processor under the race detector: in Go 1.26 the timers of a synctest bubble share
 # one context of the detector, and it crashes (in __sanitizer::StackDepot) when two processors run timers at once.
 # Crowds are smaller there, and long histories of one goroutine left out: the packages that have them (testing.Short) are
-# tested whole besides.
+# tested whole besides. Allocations are counted without it.
 UNITS   = $(filter-out ./integration% ./bench%,$(shell $(GO) list -f '{{.Dir}}' ./... | sed "s|^$$PWD|.|"))
 having  = $(filter $(UNITS),$(shell grep -rl '$(1)' --include=*_test.go . | xargs -n1 dirname | sort -u))
 BUBBLES = $(call having,"testing/synctest")
 LONG    = $(call having,testing.Short())
+NORACE  = $(call having,^//go:build !race)
 
 unit:
 	$(GO) test -race -short -timeout 15m $(filter-out $(BUBBLES),$(UNITS))
 	$(GO) test -race -short -timeout 15m -exec 'env GOMAXPROCS=1' $(BUBBLES)
 	$(GO) test -timeout 15m $(LONG)
+	$(GO) test -timeout 5m -run Alloc $(NORACE)
 
 # Tests that wait most of their time (t.Parallel) do so four at a time, also on two processors.
 integration:

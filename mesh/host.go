@@ -22,7 +22,10 @@ type machine struct {
 
 // parallel is how many queues of the TAP, and sockets of a family, are served side by
 // side: a packet costs one processor on its way out and another on its way in.
-func parallel() int { return max(1, min(runtime.GOMAXPROCS(0)/2, 8)) }
+func parallel() int { return parallelOn(runtime.GOMAXPROCS(0)) }
+
+// parallelOn is half of the processors, rounded up: several with more than two of them.
+func parallelOn(processors int) int { return min((processors+1)/2, 8) }
 
 // Listen implements Host.
 func (m machine) Listen(at netip.AddrPort) ([]udp.Conn, error) {

@@ -93,6 +93,7 @@ func (n *Node) describe(d *directory.Member, m *member, now time.Time) api.Peer 
 		Addresses: addrsOf(ownAddresses(d.ID, n.prefixes())), MAC: macOf(d.ID).String(),
 		State: n.peerState(m, st, now), Via: []string{}, Paths: []api.Path{},
 		TxBytes: st.TxBytes, RxBytes: st.RxBytes, TxBPS: m.tx.bps, RxBPS: m.rx.bps,
+		Dropped: st.Dropped, QueueDropped: st.QueueDropped,
 		LastSeen: st.LastHeard.UTC(), LastHandshake: st.LastHandshake.UTC(), NATMapping: st.NAT.String(),
 	}
 	if st.Up {

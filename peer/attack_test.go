@@ -604,6 +604,9 @@ func TestWaitingFramesAreBounded(t *testing.T) {
 		}
 		time.Sleep(3 * time.Second) // too old
 		synctest.Wait()
+		if n := remotes[150].Status().QueueDropped; n != 128 {
+			t.Errorf("status counts %d of 128 frames that waited in vain", n)
+		}
 		b := start(t, net, in, "b", "198.18.0.2") // what was given back can be used
 		meet(t, a, b)
 		a.remote(b).Send(broadcast, 0)

@@ -110,6 +110,10 @@ type Peer struct {
 	RxBytes uint64 `json:"rx_bytes"`
 	TxBPS   uint64 `json:"tx_rate_bps"`
 	RxBPS   uint64 `json:"rx_rate_bps"`
+	// Dropped counts frames that could not be sent or taken, QueueDropped those that waited for a session for too long, or
+	// were the oldest when too many waited.
+	Dropped      uint64 `json:"dropped"`
+	QueueDropped uint64 `json:"queue_dropped"`
 	// NATMapping is the mapping behaviour of the NAT in front of it, in the words of NAT.Mapping: as the member
 	// said when a direct path was sought, and unknown before.
 	NATMapping string `json:"nat_mapping"`

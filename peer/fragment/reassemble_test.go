@@ -319,24 +319,80 @@ func TestReassemblyDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// FuzzReassembler cuts frames of all sizes and hands over their pieces as the script says, some of them damaged, among others
+// that are what the fuzzer likes. Of a frame none of whose pieces was damaged nothing else comes out, and it comes out as
+// soon as all have come within a second.
+//
+// Three bytes of sizes are a frame: its length (2) and number of pieces. Three bytes of script are a piece: which frame (1),
+// its index and above that what is done to it (1), and how many times 8 ms have passed (1).
 func FuzzReassembler(f *testing.F) {
-	for _, b := range cut(pattern(300, 1), 1, 3) {
-		f.Add(b, uint16(100))
-	}
-	f.Add([]byte{0, 0, 0, 1, 7, 8, 1}, uint16(0))
-	f.Fuzz(func(t *testing.T, stream []byte, ms uint16) {
+	f.Add([]byte{0, 0, 0, 0, 1, 0, 0, 2, 0}, []byte{0x01, 0x2c, 1}, []byte(nil))                                      // 300 bytes in three
+	f.Add([]byte{0, 1, 0, 1, 0, 0, 1, 1, 0, 0, 0, 0}, []byte{0x05, 0xea, 0, 0x05, 0xea, 0}, []byte(nil))              // two of 1514, mixed
+	f.Add([]byte{0, 2, 0, 0, 1, 0, 0, 0, 0, 0, 2, 0}, []byte{0x23, 0x3a, 1}, []byte(nil))                             // 9018, the last first
+	f.Add([]byte{0, 0, 0, 0, 1, 200, 0, 0, 0, 0, 1, 0}, []byte{0x05, 0xea, 0}, []byte(nil))                           // late, then again
+	f.Add([]byte{0, 0x10, 0, 0, 0x21, 0, 0, 0x30, 0, 0, 0x40, 0}, []byte{0x05, 0xea, 0}, []byte{0, 0, 0, 0, 0, 2, 1}) // damaged
+	f.Fuzz(func(t *testing.T, script, sizes, raw []byte) {
+		type sent struct {
+			frame  []byte
+			pieces [][]byte
+			have   map[int]bool
+			began  time.Time // of the first piece that counts
+			done   time.Time // until when pieces of it are late
+			spoilt bool      // a damaged piece was among them
+		}
+		var all []*sent
+		for ; len(sizes) >= 3 && len(all) < maxFrames-1; sizes = sizes[3:] {
+			count := 2 + int(sizes[2])%(MaxPieces-1)
+			n := max(count*count, int(binary.BigEndian.Uint16(sizes))%(MaxFrame+1)) // no piece is empty
+			frame := pattern(n, uint32(len(all)))
+			all = append(all, &sent{frame: frame, pieces: cut(frame, uint32(len(all)), count), have: map[int]bool{}})
+		}
+		if len(all) == 0 {
+			return
+		}
 		var r Reassembler
 		now := start()
-		for len(stream) > 0 {
-			n := min(len(stream), 1+int(stream[0]))
-			if frame, ok := r.Add(stream[:n], now); ok && (len(frame) < 2 || len(frame) > MaxFrame) {
-				t.Fatalf("a frame of %d bytes", len(frame))
+		for ; len(script) >= 3; script = script[3:] {
+			s := all[int(script[0])%len(all)]
+			index := int(script[1]&0xf) % len(s.pieces)
+			now = now.Add(time.Duration(script[2]) * 8 * time.Millisecond)
+			body := bytes.Clone(s.pieces[index])
+			switch script[1] >> 4 {
+			case 1:
+				body, s.spoilt = body[:len(body)-1], true
+			case 2:
+				body, s.spoilt = append(body, 0), true
+			case 3:
+				body[5], s.spoilt = 2+(body[5]-1)%(MaxPieces-1), true
+			case 4:
+				body = raw
+				if id, _, _, _, ok := Parse(raw); ok && id < uint32(len(all)) {
+					all[id].spoilt = true
+				}
 			}
-			stream = stream[n:]
-			now = now.Add(time.Duration(ms) * time.Millisecond)
-		}
-		if r.held() > maxFrames*largeBuffer || r.waiting < 0 || r.waiting > maxFrames {
-			t.Fatalf("holds %d bytes, %d frames", r.held(), r.waiting)
+			got, ok := r.Add(body, now)
+			if ok && len(got) > MaxFrame || r.held() > maxFrames*largeBuffer || r.waiting < 0 || r.waiting > maxFrames {
+				t.Fatalf("a frame of %d bytes; holds %d bytes, %d frames", len(got), r.held(), r.waiting)
+			}
+			if script[1]>>4 == 4 || s.spoilt {
+				continue
+			}
+			whole := false
+			if !now.Before(s.done) {
+				if len(s.have) == 0 || !now.Before(s.began.Add(lifetime)) {
+					clear(s.have)
+					s.began = now
+				}
+				s.have[index] = true
+				whole = len(s.have) == len(s.pieces)
+			}
+			if ok != whole || ok && !bytes.Equal(got, s.frame) {
+				t.Fatalf("piece %d of %d of a frame of %d: %d bytes come out (%v), want it whole: %v", index, len(s.pieces), len(s.frame), len(got), ok, whole)
+			}
+			if whole {
+				clear(s.have)
+				s.done = now.Add(lifetime)
+			}
 		}
 	})
 }

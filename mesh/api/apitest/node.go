@@ -249,7 +249,7 @@ func Sample(now time.Time) *Node {
 				{
 					ID: "bbbb2222", Name: "laptop", Roles: []string{"member"}, Addresses: []netip.Addr{addr("fd12:3456:789a::2")},
 					MAC: "02:00:00:00:00:02", State: api.StateDirect, Transport: "udp4", Endpoint: "198.18.0.2:51830", RTTMillis: 12.34,
-					PathMTU: 1500, TxBytes: 123456, RxBytes: 7, TxBPS: 8000, LastSeen: now.Add(-time.Second), LastHandshake: now.Add(-time.Minute),
+					PathMTU: 1500, TxBytes: 123456, RxBytes: 7, TxBPS: 8000, Dropped: 3, QueueDropped: 2, LastSeen: now.Add(-time.Second), LastHandshake: now.Add(-time.Minute),
 					Paths: []api.Path{{Transport: "udp4", Endpoint: "198.18.0.2:51830", RTTMillis: 12.34, Share: 1, Up: true}},
 				},
 				{
