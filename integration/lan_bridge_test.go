@@ -35,6 +35,16 @@ func TestLANBridge(t *testing.T) {
 		t.Errorf("the laptop pings the console: %v, %v", stats, err)
 	}
 
+	// Bulk data, which the LAN's network cards hand to the bridge as super-frames, and take as such.
+	for _, c := range []struct {
+		on, from *lab.Host
+		at       netip.Addr
+	}{{console, laptop.Host, console.Addr4()}, {laptop.Host, console, addr}} {
+		echo, err := c.on.Echo(netip.AddrPortFrom(c.at, 0))
+		w.must(err)
+		w.must(carry(c.from, echo, 2<<20))
+	}
+
 	w.spawn(console, game, "-interface", "eth0", "serve", "console")
 	w.spawn(laptop.Host, game, "-interface", "mesh0", "serve", "laptop")
 	w.finds(laptop.Host, game, "mesh0", fmt.Sprintf("console\t%v:47777", console.Addr4()))
