@@ -233,7 +233,7 @@ func TestOffloadsBetweenHosts(t *testing.T) {
 				}
 			}
 			super := !test.header[0] && test.without[0]&(offload.Checksum|offload.TSO4|offload.TSO6) == 0
-			if read, passed := p.sw[0].Counters().FromDevice.Frames, p.paths[0].passed.Load(); super != (passed > 4*int64(read)) {
+			if read, passed := p.sw[0].Counters().FromDevice.Frames, p.paths[0].passed.Load(); test.mtu == 0 && super != (passed > 4*int64(read)) {
 				t.Errorf("%d frames of the host have become %d; super-frames: %v", read, passed, super)
 			}
 			for i, path := range p.paths {
