@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"meshd/peer/udp"
 	"meshd/peer/udp/udptest"
 	"meshd/peer/way"
+	"meshd/peer/wireguard"
 )
 
 const port = 51830
@@ -253,6 +255,41 @@ func TestFramesBetweenMembers(t *testing.T) {
 		b.remote(a).Send(frame(60, 9), 0)
 		b.remote(a).Flush()
 		eventually(t, time.Second, "an answer arrives", func() bool { return len(a.received()) == 1 })
+	})
+}
+
+// TestJumboFrames: the largest frames of a segment of 9000 bytes, with and without a tag, cross a path of 1280 in at most
+// eight datagrams.
+func TestJumboFrames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := udptest.NewInternet(1)
+		net.LogOnFailure(t)
+		in := newNetwork(t)
+		a, b := start(t, net, in, "a", "2001:db8::1"), start(t, net, in, "b", "2001:db8::2")
+		narrow := udptest.Link{Delay: 5 * time.Millisecond, MTU: 1280}
+		a.host.SetLink(narrow, narrow)
+		meet(t, a, b)
+		a.remote(b).Send(frame(60, 1), 0)
+		a.remote(b).Flush()
+		eventually(t, time.Second, "a session", func() bool { return len(b.received()) == 1 })
+		var large atomic.Int64
+		net.Tap(func(d udptest.Datagram) {
+			if kind, ok := wireguard.Type(d.Data); ok && kind == wireguard.TypeTransport && d.From == a.host && len(d.Data) > 1000 {
+				large.Add(1)
+			}
+		})
+		for i, size := range []int{9014, 9018} {
+			large.Store(0)
+			a.remote(b).Send(frame(size, i+2), 0)
+			a.remote(b).Flush()
+			eventually(t, time.Second, "a jumbo frame arrives", func() bool { return len(b.received()) == i+2 })
+			if !bytes.Equal(b.received()[i+1], frame(size, i+2)) {
+				t.Errorf("a frame of %d bytes differs", size)
+			}
+			if n := large.Load(); n < 2 || n > 8 {
+				t.Errorf("a frame of %d bytes crosses in %d datagrams", size, n)
+			}
+		}
 	})
 }
 
