@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -183,6 +184,38 @@ func TestDisturbance(t *testing.T) {
 	}
 	if got := (cost{}).disturbance(); got != 0 {
 		t.Errorf("of no time: %v", got)
+	}
+}
+
+// TestSampleIsRepeated: a sample that others disturbed is measured again, as often as may be, and the least disturbed one kept.
+func TestSampleIsRepeated(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		disturbed   []float64 // cores that others use during each try
+		budget      time.Duration
+		value       float64 // the number of the try that is kept
+		repeats     int
+		failsAtLast bool
+	}{
+		{"quiet", []float64{0.05, 0}, time.Hour, 0, 0, false},
+		{"quiet when repeated", []float64{0.5, 0.05, 0}, time.Hour, 1, 1, false},
+		{"never quiet", []float64{0.5, 0.3, 0.4, 0}, time.Hour, 1, 2, false},
+		{"no time left", []float64{0.5, 0}, 0, 0, 0, false},
+		{"a repetition fails", []float64{0.5, 0}, time.Hour, 0, 0, true},
+	} {
+		m := &meter{plan: plan{repeats: 2}, budget: &budget{c.budget}}
+		try := 0
+		m.sample(t.Context(), c.name, func() (values, cost, error) {
+			try++
+			if c.failsAtLast && try == len(c.disturbed) {
+				return nil, cost{}, errors.New("no")
+			}
+			foreign := time.Duration(c.disturbed[try-1] * float64(time.Second))
+			return values{report.RTT: float64(try - 1)}, cost{wall: time.Second, foreign: foreign}, nil
+		})
+		if len(m.samples) != 1 || m.samples[0].Value != c.value || m.samples[0].Repeats != c.repeats || len(m.errs) != 0 {
+			t.Errorf("%s: %+v, %v", c.name, m.samples, m.errs)
+		}
 	}
 }
 
