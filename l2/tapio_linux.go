@@ -53,25 +53,24 @@ func (q *tapQueue) read(frames []Frame) (int, error) {
 	return r.end(err)
 }
 
-// serve is read again and again, until that fails or the queue is closed. It does not leave the poller between: after a read
-// that found nothing more it waits without another.
+// serve is read again and again, until that fails or the queue is closed. As long as it finds nothing more it stays with the
+// poller, and waits without another read. When there is more it asks the poller anew, which tells whether the queue is closed.
 func (q *tapQueue) serve(frames []Frame, handle func([]Frame)) error {
 	r := &q.in
-	err := q.raw.Read(func(fd uintptr) bool {
-		for {
-			r.begin(frames)
-			r.drain(fd)
-			if r.n > 0 {
-				handle(frames[:r.n])
-				r.n = 0
-			}
-			if r.empty || r.err != nil {
-				return r.err != nil
-			}
+	poll := func(fd uintptr) bool {
+		r.begin(frames)
+		r.drain(fd)
+		if r.n > 0 {
+			handle(frames[:r.n])
+			r.n = 0
 		}
-	})
-	_, err = r.end(err)
-	return err
+		return !r.empty
+	}
+	for {
+		if _, err := r.end(q.raw.Read(poll)); err != nil {
+			return err
+		}
+	}
 }
 
 func (r *tapReader) begin(frames []Frame) {

@@ -70,7 +70,8 @@ func (s *Socket) Receive(pkts []Packet) (int, error) {
 }
 
 // Serve implements Server. Where a call has brought fewer messages than it asked for there are no more, and what comes later
-// wakes the poller.
+// wakes the poller: it stays with that. When there may be more it asks the poller anew, which tells whether the socket is
+// closed.
 func (s *Socket) Serve(pkts []Packet, handle func([]Packet)) error {
 	if len(pkts) == 0 {
 		return nil
@@ -78,24 +79,20 @@ func (s *Socket) Serve(pkts []Packet, handle func([]Packet)) error {
 	rx := s.rx
 	rx.want = min(len(pkts), len(rx.buf)/rx.size)
 	var failed error
-	err := s.raw.Read(func(fd uintptr) bool {
-		for rx.tryRead(fd) {
-			n, err := rx.taken(pkts)
-			if err != nil {
-				failed = err
-				return true
-			}
-			if n > 0 {
-				handle(pkts[:n])
-			}
-			if rx.errno == 0 && rx.got < rx.want && !s.noBatch.Load() {
-				return false
-			}
+	poll := func(fd uintptr) bool {
+		if !rx.tryRead(fd) {
+			return false
 		}
-		return false
-	})
-	if err != nil {
-		return net.ErrClosed
+		var n int
+		if n, failed = rx.taken(pkts); n > 0 {
+			handle(pkts[:n])
+		}
+		return rx.errno != 0 || rx.got == rx.want || s.noBatch.Load()
+	}
+	for failed == nil {
+		if s.raw.Read(poll) != nil {
+			return net.ErrClosed
+		}
 	}
 	return failed
 }

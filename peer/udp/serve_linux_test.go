@@ -4,9 +4,13 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"meshd/peer/udp"
 	"meshd/peer/udp/udptest"
@@ -108,6 +112,61 @@ func TestServeWakes(t *testing.T) {
 			case err := <-ended:
 				if !errors.Is(err, net.ErrClosed) {
 					t.Errorf("Serve = %v after Close", err)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatal("Serve does not end")
+			}
+		})
+	}
+}
+
+// TestServeEnds: Close ends Serve and returns, also while each call brings as much as it can, and while none works.
+func TestServeEnds(t *testing.T) {
+	for name, prepare := range map[string]func(s *udp.Socket, stop chan struct{}){
+		"flooded": func(s *udp.Socket, stop chan struct{}) {
+			from := listen(t, loopback(false), udp.Options{})
+			out := slices.Repeat([]udp.Packet{{Addr: s.LocalAddr(), Data: make([]byte, 1)}}, 64)
+			go func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+						_ = from.Send(out) // it ends with the test
+					}
+				}
+			}()
+		},
+		"no memory": func(s *udp.Socket, _ chan struct{}) { s.Fail(func(uintptr) syscall.Errno { return unix.ENOMEM }) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, stop := listen(t, loopback(false), udp.Options{}), make(chan struct{})
+			defer close(stop)
+			prepare(s, stop)
+			begun, ended := make(chan struct{}), make(chan error, 1)
+			go func() {
+				once := sync.OnceFunc(func() { close(begun) })
+				if name == "no memory" {
+					once()
+				}
+				ended <- s.Serve(make([]udp.Packet, 8), func([]udp.Packet) {
+					once()
+					time.Sleep(time.Millisecond) // more has come meanwhile than a call takes
+				})
+			}()
+			<-begun
+			time.Sleep(50 * time.Millisecond)
+			closed := make(chan struct{})
+			go func() { defer close(closed); _ = s.Close() }()
+			select {
+			case <-closed:
+			case <-time.After(10 * time.Second):
+				t.Fatal("Close does not return")
+			}
+			select {
+			case err := <-ended:
+				if !errors.Is(err, net.ErrClosed) {
+					t.Errorf("Serve = %v", err)
 				}
 			case <-time.After(10 * time.Second):
 				t.Fatal("Serve does not end")
