@@ -167,6 +167,8 @@ func (r *Rules) sync(family int) error {
 	for i := range have {
 		stale[key(have[i])] = &have[i]
 	}
+	var errs error // one that fails does not keep the others from being copied, and old ones from going
+	var taken []*netlink.Route
 	for _, i := range hidden(list) {
 		c := all[i]
 		c.Table = int(r.mark)
@@ -180,22 +182,36 @@ func (r *Rules) sync(family int) error {
 		}
 		// Appended, not replaced: routes that differ in nothing but the interface, as those to fe80::/64, are to stand side
 		// by side. Replacing takes the place of another's copy, and would go on for ever: each change is told to us, too.
-		if err := r.handle.RouteAppend(&c); err != nil && !absent(err) && !errors.Is(err, syscall.EEXIST) {
-			return fmt.Errorf("copy %v: %w", c, err)
+		switch err := r.handle.RouteAppend(&c); {
+		case errors.Is(err, syscall.EEXIST):
+			taken = append(taken, &c)
+		case err != nil && !absent(err):
+			errs = errors.Join(errs, fmt.Errorf("copy %v: %w", c, err))
 		}
 	}
 	for _, old := range stale {
 		if err := r.handle.RouteDel(old); err != nil && !absent(err) {
-			return fmt.Errorf("delete %v: %w", old, err)
+			errs = errors.Join(errs, fmt.Errorf("delete %v: %w", old, err))
 		}
 	}
-	return nil
+	for _, c := range taken { // by one that the kernel does not tell from it, which is gone now
+		if err := r.handle.RouteAppend(c); err != nil && !absent(err) && !errors.Is(err, syscall.EEXIST) {
+			errs = errors.Join(errs, fmt.Errorf("copy %v: %w", *c, err))
+		}
+	}
+	return errs
 }
 
-// table lists the routes of one table.
-func (r *Rules) table(family, table int) ([]netlink.Route, error) {
-	list, err := r.handle.RouteListFiltered(family, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) && !noFamily(err) {
+// table lists the routes of one table. A list that changes while it is read is none: what it lacks must not be taken for gone.
+func (r *Rules) table(family, table int) (list []netlink.Route, err error) {
+	const tries = 5
+	for range tries {
+		list, err = r.handle.RouteListFiltered(family, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	if err != nil && !noFamily(err) {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
 	return each(list, family), nil

@@ -272,8 +272,41 @@ func TestRestsWhenCopied(t *testing.T) {
 		if err := rules.Sync(); err != nil {
 			return err
 		}
+		if after := copies(); len(after) != len(before) {
+			t.Errorf("after a change of gateway: %q", after)
+		}
 		if after := strings.Join(copies(), "\n"); strings.Contains(after, "fe80::2 ") || !strings.Contains(after, "fe80::3 ") || !strings.Contains(after, "fe80::1 ") {
 			t.Errorf("after a change of gateway: %s", after)
+		}
+		// The host is renumbered: to the kernel a route with another source address is the same. (Of several ways it tells one
+		// source address alone, so that there is one.)
+		if err := netlink.RouteDel(&second); err != nil {
+			return err
+		}
+		eth0, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		for _, own := range []string{"2001:db8:a::1", "2001:db8:b::1"} {
+			addr := &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(own), Mask: net.CIDRMask(128, 128)}, Flags: unix.IFA_F_NODAD}
+			if err := netlink.AddrAdd(eth0, addr); err != nil {
+				return err
+			}
+			first := netlink.Route{
+				LinkIndex: eth0.Attrs().Index, Dst: all, Gw: net.ParseIP("fe80::1"), Src: addr.IP, Flags: int(netlink.FLAG_ONLINK), Priority: 1024,
+			}
+			if err := netlink.RouteDel(&netlink.Route{LinkIndex: first.LinkIndex, Dst: all, Gw: first.Gw, Priority: 1024}); err != nil {
+				return err
+			}
+			if err := netlink.RouteAppend(&first); err != nil {
+				return err
+			}
+			if err := rules.Sync(); err != nil {
+				return err
+			}
+			if after := copies(); len(after) != len(before)-1 || !strings.Contains(strings.Join(after, "\n"), "fe80::1 3 1024 "+own) {
+				t.Errorf("after a change of the source address to %s: %q", own, after)
+			}
 		}
 		return nil
 	})
