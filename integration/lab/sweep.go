@@ -97,9 +97,13 @@ func killInside(spaces []*namespace, mark string) error {
 		}
 		found := 0
 		err = killWhere(pids, func(pid int) bool {
-			if isShim(pid, mark) { // asked first: it is inside when it is none any more
+			switch shim, begins := isShim(pid, mark); { // asked first: it is inside when it is none any more
+			case shim:
 				found++
 				return true
+			case begins:
+				found++ // it shows its arguments soon
+				return false
 			}
 			ns, err := os.Readlink(procPath(pid, "ns/net"))
 			if err != nil || !inside[ns] {
@@ -118,10 +122,19 @@ func killInside(spaces []*namespace, mark string) error {
 	}
 }
 
-// isShim reports whether a process is to enter a machine of the lab of this mark, and has not become its command yet.
-func isShim(pid int, mark string) bool {
+// isShim reports whether a process is to enter a machine of the lab of this mark, and has not become its command yet. It
+// begins when it executes this program and the kernel does not show its arguments yet: it may be one.
+func isShim(pid int, mark string) (shim, begins bool) {
 	line, err := os.ReadFile(procPath(pid, "cmdline"))
-	return err == nil && bytes.HasPrefix(line, []byte(shimName+"\x00"+mark+"\x00"))
+	if err != nil {
+		return false, false
+	}
+	if len(line) == 0 {
+		its, err := os.Readlink(procPath(pid, "exe")) // a process that has ended has none, nor has the kernel's
+		own, ownErr := os.Readlink("/proc/self/exe")
+		return false, err == nil && ownErr == nil && its == own
+	}
+	return bytes.HasPrefix(line, []byte(shimName+"\x00"+mark+"\x00")), false
 }
 
 // killWhere ends those of the processes that are to be ended. The handle is taken before the question is asked, so that

@@ -14,6 +14,10 @@
 // is large. M, G and T are one number, made from the TAP's name, so that several
 // nodes on a host have rules of their own and what a killed one has left is found.
 //
+// Default routes of one metric that router advertisements brought are side by side
+// in table T as in the main table, but the kernel spreads flows over the copies,
+// and does not see which router says that it is to be preferred (RFC 4191).
+//
 // Without the right to do this (a container, say), or on other systems, the
 // engine's own guard remains: it sends nothing to an address of the mesh and
 // takes nothing from one.
